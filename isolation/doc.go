@@ -1,0 +1,43 @@
+// Package isolation builds one dyno's box out of Linux primitives and takes
+// it down again: user, mount, pid, network, ipc, uts and cgroup namespaces; a
+// root filesystem of read-only images under a private writable layer; a veth
+// pair and a firewall table; memory, CPU and process limits; and the PID 1
+// that runs inside (package main in pid1/, embedded here).
+//
+// It knows nothing of apps, releases, restarts or the network beyond this
+// host. It must never trust anything that a dyno can write, never depend on
+// the agent staying alive once a dyno has started, and never touch a cgroup,
+// link, table or directory that does not carry the instance's mark.
+//
+// # Starting a dyno
+//
+// The agent's side (Start) runs as root on the host, PID 1 as root of the
+// dyno's own user namespace. They share a socket pair and nothing else:
+//
+//	Start                                         PID 1
+//	  slot, box.json, scratch image, cgroups
+//	  clone into new namespaces ───────────────▶  waits on the socket
+//	  veth: one end there, one end here
+//	  clones of the image mounts, id-mapped to
+//	  the dyno's user namespace
+//	  boot.Message + descriptors ──────────────▶  attaches the mounts, overlay, /proc, /dev, /sys
+//	                                              pivot_root, hostname, limits
+//	                                              starts the app in its cgroup
+//	             ◀────────────────────────────── "ok", or what failed
+//	  both close the socket
+//
+// From then on PID 1 depends on nobody: it reaps, writes log segments and, at
+// the end, the exit record. SIGTERM makes it stop the dyno in its own time,
+// SIGKILL ends everything at once (pid_namespaces(7)).
+//
+// # What is where
+//
+//	<Dir>/<run>/box.json    written first: the run, its slot, its size
+//	<Dir>/<run>/scratch.img the private writable layer: an ext4 image, so that
+//	                        bytes and inodes are bounded on any host filesystem
+//	<Dir>/<run>/pid1/       PID 1's own: exit.json and log/ (segment)
+//	cgroup <instance>/<run> with init (PID 1) and app (all the rest) below it
+//
+// Everything else about a run is a pure function of its slot: the 65,536 user
+// ids, the /30 network, the link's name.
+package isolation

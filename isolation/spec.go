@@ -1,0 +1,56 @@
+package isolation
+
+import (
+	"errors"
+	"log/slog"
+	"net/netip"
+	"os"
+	"time"
+
+	"manifold"
+)
+
+// Config is what one host's dynos have in common.
+type Config struct {
+	Instance  string       // our mark: at most 8 of [a-z0-9]
+	Dir       string       // one directory per run below it; made if missing
+	Pool      netip.Prefix // IPv4, at least a /28; each slot takes a /30
+	UIDBase   uint32       // slot n owns the ids from UIDBase + n × 65,536
+	Resolvers []netip.Addr // name servers dynos may ask; none on loopback
+	Log       *slog.Logger
+}
+
+// Spec is one dyno to start.
+type Spec struct {
+	Run      string     // UUID; also the hostname
+	Layers   []*os.File // detached image mounts, top first; Start clones, does not close them
+	Argv     []string   // Argv[0] is a path in the dyno
+	Env      []string   // KEY=value; the app gets exactly these
+	Dir      string     // working directory in the dyno; "/" where it does not exist
+	Size     manifold.Size
+	Stdin    *os.File      // nil: /dev/null
+	Grace    time.Duration // between SIGTERM and SIGKILL
+	TTL      time.Duration // ends the dyno by itself; 0: never
+	LogLimit int64         // bytes of log kept on this host; 0: DefaultLogLimit
+}
+
+// DefaultLogLimit bounds a dyno's log segments on its host.
+const DefaultLogLimit = 16 << 20
+
+// Exit is how a dyno ended.
+type Exit struct {
+	Status  int       // exit code of the app's first process, or 128 + signal
+	OOM     bool      // the memory limit killed something in it
+	Forced  bool      // SIGKILL was needed after Grace
+	Expired bool      // TTL ended it
+	At      time.Time // when its first process ended
+	Lines   uint64    // log lines written
+}
+
+var (
+	// ErrNoRecord is Exit's answer when PID 1 could not write its record:
+	// killed from the host, or the host went down.
+	ErrNoRecord = errors.New("the dyno left no exit record")
+	// ErrNoSlot is Start's answer when the pool is used up.
+	ErrNoSlot = errors.New("no free slot: the address pool is used up")
+)
