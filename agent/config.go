@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"bufio"
+	"bytes"
+	"cmp"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"manifold"
+)
+
+// Config says where the agent keeps its state and what its dynos may use.
+type Config struct {
+	manifold.Settings
+	JoinTokenFile string       // MANIFOLD_JOIN_TOKEN_FILE: read while there is no identity yet; never argv, never env
+	Pool          netip.Prefix // MANIFOLD_POOL: the dynos' addresses
+	UIDBase       uint32       // MANIFOLD_UID_BASE: first host uid of the first dyno's range
+	Resolvers     []netip.Addr // MANIFOLD_RESOLVERS: DNS servers the dynos may ask, by comma
+	Log           *slog.Logger // required
+}
+
+// FromEnv reads the configuration from the environment, all but Log.
+func FromEnv() (Config, error) {
+	c := Config{Settings: manifold.FromEnv()}
+	c.JoinTokenFile = cmp.Or(os.Getenv("MANIFOLD_JOIN_TOKEN_FILE"), filepath.Join(c.Home, "coordinator", "join-token"))
+	pool := cmp.Or(os.Getenv("MANIFOLD_POOL"), "172.30.0.0/16")
+	var err error
+	if c.Pool, err = netip.ParsePrefix(pool); err != nil {
+		return Config{}, fmt.Errorf("MANIFOLD_POOL must be a network such as 172.30.0.0/16: %w", err)
+	}
+	base := cmp.Or(os.Getenv("MANIFOLD_UID_BASE"), "1000000000")
+	uid, err := strconv.ParseUint(base, 10, 32)
+	if err != nil {
+		return Config{}, fmt.Errorf("MANIFOLD_UID_BASE must be a user id such as 1000000000: %w", err)
+	}
+	c.UIDBase = uint32(uid)
+	c.Resolvers, err = resolvers(os.Getenv("MANIFOLD_RESOLVERS"))
+	return c, err
+}
+
+// resolvers reads a list by comma, or else the host's resolv.conf(5).
+func resolvers(list string) ([]netip.Addr, error) {
+	var addrs []netip.Addr
+	if list != "" {
+		for s := range strings.SplitSeq(list, ",") {
+			addr, err := netip.ParseAddr(strings.TrimSpace(s))
+			if err != nil {
+				return nil, fmt.Errorf("MANIFOLD_RESOLVERS must be IP addresses parted by commas: %w", err)
+			}
+			addrs = append(addrs, addr)
+		}
+		return addrs, nil
+	}
+	text, err := os.ReadFile("/etc/resolv.conf")
+	if err != nil {
+		return nil, nil // no resolvers on the host, none in the dynos
+	}
+	lines := bufio.NewScanner(bytes.NewReader(text))
+	for lines.Scan() {
+		fields := strings.Fields(lines.Text())
+		if len(fields) < 2 || fields[0] != "nameserver" {
+			continue
+		}
+		if addr, err := netip.ParseAddr(fields[1]); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs, nil
+}
