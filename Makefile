@@ -1,0 +1,53 @@
+# Manifold. `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+export CGO_ENABLED := 0
+export MANIFOLD_CACHE ?= /var/cache/manifold
+
+VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
+BUILD   := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+
+# Debian packages, each for a reason that README.md gives.
+RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 14
+
+.PHONY: run
+run: packages build ## Run the platform on this machine, push the sample app to it, stay in the foreground
+	@exec bin/manifold run
+
+.PHONY: build
+build: ## Build the three programs into bin/
+	@go generate ./isolation
+	@$(BUILD) -o bin/ ./cmd/...
+
+.PHONY: packages
+packages: ## Install the Debian packages that running needs, if any is missing
+	@test/packages $(RUN_PACKAGES)
+
+.PHONY: test
+test: ## Every test there is: format, static checks, unit, kernel and end-to-end tests (as root)
+	@TEST_PACKAGES='$(TEST_PACKAGES)' test/all
+
+.PHONY: lint
+lint: build ## Format, vet, staticcheck, tidy
+	@test/lint
+
+.PHONY: fmt
+fmt: ## Format the Go files
+	@gofmt -w $$(git ls-files '*.go')
+
+.PHONY: bench
+bench: build ## Benchmarks
+	@go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: clean
+clean: ## Remove what was built (state in $MANIFOLD_HOME and caches stay)
+	@rm -rf bin isolation/pid1/bin

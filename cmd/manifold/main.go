@@ -1,0 +1,85 @@
+// Command manifold is the operator's tool: the one-machine mode (manifold run),
+// the environment that aims the heroku CLI and git at this instance (manifold
+// env), and the stack images. Whatever the heroku CLI can do is left to it.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"runtime"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"manifold"
+)
+
+// version is set by the Makefile.
+var version = "unversioned"
+
+func main() {
+	ctx, hurry := interrupts()
+	cmd := command(manifold.FromEnv(), hurry)
+	if err := cmd.ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "manifold:", err)
+		os.Exit(1)
+	}
+}
+
+// interrupts ends the context at the first SIGINT or SIGTERM and closes hurry
+// at the second. Later ones are ignored: cleaning up is bounded anyway.
+func interrupts() (context.Context, <-chan struct{}) {
+	ctx, cancel := context.WithCancel(context.Background())
+	hurry := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		<-signals
+		cancel()
+		<-signals
+		close(hurry)
+	}()
+	return ctx, hurry
+}
+
+func command(settings manifold.Settings, hurry <-chan struct{}) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "manifold",
+		Short:         "Your own hosts as one dyno manifold: git push, and the app runs",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.AddCommand(runCommand(settings, hurry), envCommand(settings), stackCommand(settings), versionCommand())
+	return root
+}
+
+func versionCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: "version", Short: "Print the version", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if asJSON {
+				return printJSON(cmd.OutOrStdout(), map[string]string{"version": version, "go": runtime.Version()})
+			}
+			_, err := fmt.Fprintf(cmd.OutOrStdout(), "manifold %s (%s)\n", version, runtime.Version())
+			return err
+		},
+	}
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func jsonFlag(cmd *cobra.Command, v *bool) {
+	cmd.Flags().BoolVar(v, "json", false, "print JSON")
+}
+
+func printJSON(w io.Writer, v any) error {
+	enc := json.NewEncoder(w)
+	enc.SetIndent("", "  ")
+	enc.SetEscapeHTML(false)
+	return enc.Encode(v)
+}
