@@ -1,0 +1,66 @@
+package platform
+
+import (
+	"fmt"
+	"net/url"
+	"time"
+
+	"github.com/google/uuid"
+
+	"manifold"
+)
+
+const (
+	logLines     = 100
+	mostLogLines = 1500 // what is kept of an app
+)
+
+func logRoutes(a *api) routes {
+	return routes{"POST /apps/{app}/log-sessions": onApp(a.createLogSession)}
+}
+
+// createLogSession makes a log stream and answers with its URL, whose secret
+// is all that is needed to read it. The CLI sends a process type as "dyno"
+// as well; the published schema calls the field dyno_name.
+func (a *api) createLogSession(c *call, app manifold.App) (answer, error) {
+	in := struct {
+		Lines        *int
+		Tail         bool
+		Source, Dyno string
+		DynoName     string `json:"dyno_name"`
+		Type         string
+	}{}
+	if err := c.body(&in); err != nil {
+		return answer{}, err
+	}
+	lines := logLines
+	set(&lines, in.Lines)
+	if lines < 0 {
+		return answer{}, invalidParams(fmt.Sprintf("Lines must be a number from 0 to %d.", mostLogLines))
+	}
+	dyno := in.Dyno
+	for _, other := range []string{in.DynoName, in.Type} {
+		if dyno == "" {
+			dyno = other
+		}
+	}
+	token := a.Logs.NewSession(app.ID, min(lines, mostLogLines), in.Tail, in.Source, dyno)
+	now := when(time.Now())
+	return created(object{
+		"id": uuid.NewString(), "logplex_url": c.streamURL(token, in.Tail),
+		"created_at": now, "updated_at": now,
+	})
+}
+
+// streamURL is on the address the client reached us by, with its port. CLIs
+// before 10 look for tail=true in it.
+func (c *call) streamURL(token string, tail bool) string {
+	u := url.URL{Scheme: "http", Host: c.Host, Path: "/streams/" + token}
+	if c.TLS != nil {
+		u.Scheme = "https"
+	}
+	if tail {
+		u.RawQuery = "tail=true"
+	}
+	return u.String()
+}

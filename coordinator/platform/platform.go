@@ -1,0 +1,112 @@
+// Package platform is the outside door of Manifold: Heroku's Platform API,
+// version 3, as the unmodified heroku CLI, heroku-go, Terraform and curl speak
+// it. It turns requests into calls of the store, the scheduler and the log
+// hub, and their answers into the API's JSON.
+//
+// It must never decide where or how a dyno runs, keep state of its own, or
+// show one user what belongs to another. Config var values and tokens pass
+// through it; they never enter its logs or error texts.
+//
+//	request ─▶ door.go      Request-Id, Accept, token, bounds
+//	        ─▶ *.go         one small handler an endpoint, one file a resource
+//	        ─▶ shapes.go    nouns to JSON objects
+//	        ─▶ reply.go     status, ETag, paging ─▶ response
+//	           faults.go    any error to {id, message, url}
+//
+// A new resource is a new file and a line in resources.
+package platform
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"manifold/coordinator/scheduler"
+	"manifold/coordinator/store"
+)
+
+// Config is what the API stands on. Every field is needed.
+type Config struct {
+	Store  *store.Store
+	Dynos  Dynos
+	Logs   Logs
+	Stacks []Stack // at least one; the first is for apps that name none
+	// WebURL is where an app answers, GitURL where it is pushed to. Both get
+	// the app's name, and both results hold an explicit port, since the CLI
+	// fills in the API's own where there is none.
+	WebURL func(app string) string
+	GitURL func(app string) string
+	Log    *slog.Logger
+}
+
+// Dynos is the scheduler, as far as the API needs it. Apps are named by id.
+type Dynos interface {
+	Dynos(app string) []scheduler.Dyno
+	Restart(ctx context.Context, app string, match func(dyno string) bool) error
+}
+
+// Logs is the log hub, as far as the API needs it. Apps are named by id.
+type Logs interface {
+	// Write adds a line of the coordinator's own to the app's log.
+	Write(app, source, process, text string)
+	// NewSession makes the secret that ends a log stream's URL,
+	// /streams/{token} on the address the API is on.
+	NewSession(app string, lines int, tail bool, source, dyno string) (token string)
+}
+
+// Stack is a stack an app can be built on.
+type Stack struct {
+	Name    string
+	BuiltAt time.Time
+}
+
+// New makes the API's handler. It answers every path, so that mounted at "/"
+// it also speaks for paths that do not exist.
+func New(cfg Config) (http.Handler, error) {
+	switch {
+	case cfg.Store == nil || cfg.Dynos == nil || cfg.Logs == nil || cfg.Log == nil:
+		return nil, errors.New("platform: Store, Dynos, Logs and Log must be set")
+	case cfg.WebURL == nil || cfg.GitURL == nil:
+		return nil, errors.New("platform: WebURL and GitURL must be set")
+	case len(cfg.Stacks) == 0:
+		return nil, errors.New("platform: there is no stack to build apps on: build one with: manifold stack build")
+	}
+	a := &api{Config: cfg}
+	mux := http.NewServeMux()
+	for _, resource := range resources {
+		for pattern, h := range resource(a) {
+			mux.Handle(pattern, a.door(h))
+		}
+	}
+	mux.Handle("/", a.door(noSuchEndpoint))
+	return mux, nil
+}
+
+type api struct{ Config }
+
+// routes are the endpoints of one resource: method and path (the pattern of
+// http.ServeMux) to handler.
+type routes map[string]handler
+
+var resources = []func(*api) routes{
+	accountRoutes,
+	appRoutes,
+	buildpackRoutes,
+	catalogRoutes,
+	configRoutes,
+	dynoRoutes,
+	emptyRoutes,
+	formationRoutes,
+	logRoutes,
+	releaseRoutes,
+	slugRoutes,
+}
+
+func noSuchEndpoint(c *call) (answer, error) {
+	return answer{}, &fault{
+		Status: http.StatusNotFound, ID: "not_found",
+		Message: "There is no " + c.Method + " " + clip(c.URL.Path) + " in this API. Check the path and the method.",
+	}
+}

@@ -1,0 +1,68 @@
+package platform
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"net/http"
+	"strconv"
+	"strings"
+)
+
+// answer is what a handler gives: a value to show as JSON.
+type answer struct {
+	status int
+	value  any
+	header http.Header
+}
+
+func ok(v any) (answer, error)      { return answer{status: http.StatusOK, value: v}, nil }
+func created(v any) (answer, error) { return answer{status: http.StatusCreated, value: v}, nil }
+
+// accepted says that what was asked for has begun.
+func accepted() (answer, error) {
+	return answer{status: http.StatusAccepted, value: struct{}{}}, nil
+}
+
+// write sends the answer. Each has an ETag, made of its bytes; a GET that
+// names it in If-None-Match gets 304 and no body.
+func (a answer) write(w http.ResponseWriter, r *http.Request) {
+	var body bytes.Buffer
+	enc := json.NewEncoder(&body)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ") // people read it with curl
+	if err := enc.Encode(a.value); err != nil {
+		// Only values of shapes.go come here, and all of them encode.
+		http.Error(w, `{"id":"internal_server_error","message":"The answer could not be encoded."}`, http.StatusInternalServerError)
+		return
+	}
+	sum := sha256.Sum256(body.Bytes())
+	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
+	h := w.Header()
+	for k, v := range a.header {
+		h[k] = v
+	}
+	h.Set("Content-Type", "application/json")
+	h.Set("Cache-Control", "private, no-cache")
+	h.Set("ETag", etag)
+	h.Set("Vary", "Accept, Authorization, Range")
+	reads := r.Method == http.MethodGet || r.Method == http.MethodHead
+	if reads && a.status/100 == 2 && matches(r.Header.Values("If-None-Match"), etag) {
+		w.WriteHeader(http.StatusNotModified)
+		return
+	}
+	h.Set("Content-Length", strconv.Itoa(body.Len()))
+	w.WriteHeader(a.status)
+	_, _ = w.Write(body.Bytes()) // a reader that left is no error of ours; net/http drops the body of HEAD
+}
+
+// matches is If-None-Match by RFC 9110, 13.1.2, which compares weakly.
+func matches(values []string, etag string) bool {
+	for _, v := range strings.Split(strings.Join(values, ","), ",") {
+		if v = strings.TrimSpace(v); v == "*" || strings.TrimPrefix(v, "W/") == etag {
+			return true
+		}
+	}
+	return false
+}
