@@ -3,131 +3,201 @@ package store
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
 	"time"
 
-	"manifold"
+	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 )
 
-// What a caller can act on. They are wrapped; use errors.Is.
+// What a caller can act on; use errors.Is. Input out of bounds is a
+// *manifold.InvalidError. After any other error of a call that writes, the
+// write may or may not have been made.
 var (
 	ErrNotFound     = errors.New("not found")
 	ErrTaken        = errors.New("is already taken")
-	ErrConflict     = errors.New("changed by someone else too often; try again")
-	ErrUnauthorized = errors.New("not authorized")
+	ErrConflict     = errors.New("was changed by others too often at the same time: try again")
+	ErrUnauthorized = errors.New("the token is unknown or has expired")
 )
 
-// Store is the coordinator's memory. It is safe for use by several goroutines.
-type Store struct{}
+// Store is the coordinator's memory. It is safe for use by several
+// goroutines. What a call has acknowledged survives a kill -9 and a power cut.
+// Functions given to it (change, make) may be called more than once and must
+// not call the store.
+//
+// The records, JSON each:
+//
+//	apps/APP                  app, and the number of its newest release
+//	names/NAME                the app's id; makes names unique
+//	releases/APP/0000000001   release; config vars sealed
+//	formations/APP            the whole formation
+//	slugs/SLUG                slug
+//	placements/ASSIGNMENT     placement; environment sealed
+//	users/USER, emails/EMAIL  user; the user's id
+//	first-user                the user's id; there from the first start on
+//	tokens/ID, joins/ID       hash of a token, whose it is, when it ends
+//	hosts/HOST                host
+//	once/KEY                  value of Once, sealed
+type Store struct {
+	engine  engine
+	vault   *vault
+	lock    *os.File
+	cluster string
+	now     func() time.Time
+	closing func() error // once
+}
 
-var errSkeleton = errors.New("store: not yet written")
+// root is what our keys start with in an etcd that others may use too.
+const root = "/manifold/"
 
-// Open opens the store in dir (made if missing): dir/etcd holds the records, dir/key the key.
-func Open(ctx context.Context, dir string, log *slog.Logger) (*Store, error) { return nil, errSkeleton }
+func key(parts ...string) string { return root + strings.Join(parts, "/") }
 
-// Close ends the store.
-func (s *Store) Close() error { return errSkeleton }
+// Open opens the store in dir, a directory of the coordinator's state, which
+// is made if need be: dir/etcd holds the records and dir/key what they are
+// encrypted with. A backup needs both. One process may have it open.
+func Open(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	lock, err := lockDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open the store: %w", err)
+	}
+	s := &Store{lock: lock, now: time.Now}
+	s.closing = sync.OnceValue(s.close)
+	if err := s.open(ctx, dir, log); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the store: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func (s *Store) open(ctx context.Context, dir string, log *slog.Logger) error {
+	data := filepath.Join(dir, "etcd")
+	_, err := os.Stat(data)
+	if s.vault, err = openVault(filepath.Join(dir, "key"), errors.Is(err, os.ErrNotExist)); err != nil {
+		return err
+	}
+	e, err := embedded(ctx, data, log)
+	if err != nil {
+		return err
+	}
+	s.engine = e
+	id, err := s.Once(ctx, "cluster", func() ([]byte, error) { return []byte(uuid.NewString()), nil })
+	if err != nil {
+		return err
+	}
+	s.cluster = string(id)
+	return s.sweep(ctx)
+}
+
+// lockDir keeps a second coordinator out: etcd would wait for the first.
+func lockDir(dir string) (*os.File, error) {
+	f, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("%s is in use by another coordinator: stop that one, or set another MANIFOLD_HOME", dir)
+	}
+	return f, nil
+}
+
+// Close ends every channel of Changes and the engine. Calls after it fail,
+// but for Close.
+func (s *Store) Close() error { return s.closing() }
+
+func (s *Store) close() error {
+	var err error
+	if s.engine != nil {
+		err = s.engine.close()
+	}
+	return errors.Join(err, s.lock.Close())
+}
 
 // Cluster is the id drawn when the store was first made.
-func (s *Store) Cluster() string { return "" }
+func (s *Store) Cluster() string { return s.cluster }
 
-// Once returns the value of key, which make makes the first time. It is encrypted at rest.
-func (s *Store) Once(ctx context.Context, key string, make func() ([]byte, error)) ([]byte, error) {
-	return nil, errSkeleton
+// Changes sends a token after any change, one for all that came since the last
+// was taken. The first comes when it listens, so that a reader who reads
+// everything at each token misses nothing. It is closed when ctx or the store
+// ends.
+func (s *Store) Changes(ctx context.Context) <-chan struct{} { return s.engine.watch(ctx, root) }
+
+// Once returns the value kept under k. The first caller's make makes it,
+// whoever else is asking at the same time. It is encrypted at rest.
+func (s *Store) Once(ctx context.Context, k string, make func() ([]byte, error)) ([]byte, error) {
+	k = key("once", k)
+	var value []byte
+	err := s.transact(ctx, func(t *tx) error {
+		var sealed []byte
+		if found, err := t.get(k, &sealed); err != nil {
+			return err
+		} else if found {
+			value, err = s.vault.open(sealed, k)
+			return err
+		}
+		var err error
+		if value, err = make(); err != nil {
+			return err
+		}
+		return t.put(k, s.vault.seal(value, k))
+	})
+	return value, err
 }
 
-// Changes tells that something changed.
-func (s *Store) Changes(ctx context.Context) <-chan struct{} { return nil }
-
-// CreateApp makes an app with releases v1 and v2.
-func (s *Store) CreateApp(ctx context.Context, app manifold.App, by manifold.User) (manifold.App, error) {
-	return manifold.App{}, errSkeleton
+// sweep removes what a kill or the time left behind: slugs of apps that are
+// gone, and tokens that ended.
+func (s *Store) sweep(ctx context.Context) error {
+	apps, err := s.Apps(ctx)
+	if err != nil {
+		return err
+	}
+	known := map[string]bool{}
+	for _, app := range apps {
+		known[app.ID] = true
+	}
+	if err := s.removeSlugs(ctx, func(app string) bool { return !known[app] }); err != nil {
+		return err
+	}
+	return errors.Join(s.sweepTokens(ctx, "tokens"), s.sweepTokens(ctx, "joins"))
 }
 
-// App finds an app by name or id.
-func (s *Store) App(ctx context.Context, nameOrID string) (manifold.App, error) {
-	return manifold.App{}, errSkeleton
+// removeAll removes records in batches etcd accepts (128 operations).
+func (s *Store) removeAll(ctx context.Context, keys []string) error {
+	for len(keys) > 0 {
+		n := min(len(keys), 100)
+		writes := make([]write, n)
+		for i, k := range keys[:n] {
+			writes[i] = write{key: k}
+		}
+		if _, err := s.engine.commit(ctx, nil, writes); err != nil {
+			return err
+		}
+		keys = keys[n:]
+	}
+	return nil
 }
 
-// Apps lists all apps by name.
-func (s *Store) Apps(ctx context.Context) ([]manifold.App, error) { return nil, errSkeleton }
+// stamp is now as records keep it.
+func (s *Store) stamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }
 
-// UpdateApp changes an app, its name included.
-func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.App) error) (manifold.App, error) {
-	return manifold.App{}, errSkeleton
+// list reads every record under prefix.
+func list[T any](ctx context.Context, e engine, prefix string) ([]T, error) {
+	records, err := e.list(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	values := make([]T, len(records))
+	for i, r := range records {
+		if err := decode(r, &values[i]); err != nil {
+			return nil, err
+		}
+	}
+	return values, nil
 }
-
-// DeleteApp removes an app; its placements stay for the scheduler to retire.
-func (s *Store) DeleteApp(ctx context.Context, id string) error { return errSkeleton }
-
-// Releases lists an app's releases, oldest first.
-func (s *Store) Releases(ctx context.Context, app string) ([]manifold.Release, error) {
-	return nil, errSkeleton
-}
-
-// CurrentRelease is an app's newest release.
-func (s *Store) CurrentRelease(ctx context.Context, app string) (manifold.Release, error) {
-	return manifold.Release{}, errSkeleton
-}
-
-// AddRelease adds a release made from the current one by change.
-func (s *Store) AddRelease(ctx context.Context, app string, by manifold.User, change func(next *manifold.Release) error) (manifold.Release, error) {
-	return manifold.Release{}, errSkeleton
-}
-
-// Deploy adds slug, release and formation.
-func (s *Store) Deploy(ctx context.Context, app string, slug manifold.Slug, description string, by manifold.User) (manifold.Release, error) {
-	return manifold.Release{}, errSkeleton
-}
-
-// Slug finds a slug.
-func (s *Store) Slug(ctx context.Context, id string) (manifold.Slug, error) {
-	return manifold.Slug{}, errSkeleton
-}
-
-// Slugs lists all slugs.
-func (s *Store) Slugs(ctx context.Context) ([]manifold.Slug, error) { return nil, errSkeleton }
-
-// Formation lists an app's formation by type.
-func (s *Store) Formation(ctx context.Context, app string) ([]manifold.Formation, error) {
-	return nil, errSkeleton
-}
-
-// UpdateFormation changes an app's formation as a whole.
-func (s *Store) UpdateFormation(ctx context.Context, app string, change func([]manifold.Formation) ([]manifold.Formation, error)) ([]manifold.Formation, error) {
-	return nil, errSkeleton
-}
-
-// Bootstrap makes the first user and a token; "" if there is one already.
-func (s *Store) Bootstrap(ctx context.Context, email string) (token string, err error) {
-	return "", errSkeleton
-}
-
-// User finds a user by id or email.
-func (s *Store) User(ctx context.Context, idOrEmail string) (manifold.User, error) {
-	return manifold.User{}, errSkeleton
-}
-
-// Authenticate finds the user a token speaks for.
-func (s *Store) Authenticate(ctx context.Context, token string) (manifold.User, error) {
-	return manifold.User{}, errSkeleton
-}
-
-// CreateToken makes an API token; ttl 0 is for ever.
-func (s *Store) CreateToken(ctx context.Context, user manifold.User, description string, ttl time.Duration) (string, error) {
-	return "", errSkeleton
-}
-
-// CreateJoinToken makes a secret that lets agents and routers join.
-func (s *Store) CreateJoinToken(ctx context.Context, ttl time.Duration) (secret string, err error) {
-	return "", errSkeleton
-}
-
-// RedeemJoinToken accepts a secret CreateJoinToken made (without the fingerprint), any number of times until it expires.
-func (s *Store) RedeemJoinToken(ctx context.Context, secret string) error { return errSkeleton }
-
-// AddHost keeps a host.
-func (s *Store) AddHost(ctx context.Context, host manifold.Host) error { return errSkeleton }
-
-// Hosts lists all hosts.
-func (s *Store) Hosts(ctx context.Context) ([]manifold.Host, error) { return nil, errSkeleton }

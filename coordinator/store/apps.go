@@ -1,0 +1,160 @@
+package store
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"manifold"
+)
+
+// appRecord is what apps/APP holds. Every writer of a release changes it, so
+// that release numbers have neither gaps nor doubles.
+type appRecord struct {
+	manifold.App
+	Head int `json:"head"` // version of the newest release
+}
+
+func (t *tx) app(id string) (appRecord, error) {
+	var app appRecord
+	found, err := t.get(key("apps", id), &app)
+	if err == nil && !found {
+		err = fmt.Errorf("app %s: %w", clip(id), ErrNotFound)
+	}
+	return app, err
+}
+
+// CreateApp makes an app by, with releases v1 and v2 as Heroku does. Of app it
+// takes Name ("": one is drawn, like quiet-river-1234), Stack, Buildpacks and
+// Backoff. A name that exists is ErrTaken.
+func (s *Store) CreateApp(ctx context.Context, app manifold.App, by manifold.User) (manifold.App, error) {
+	now := s.stamp()
+	app = manifold.App{
+		ID: uuid.NewString(), Name: app.Name, Owner: by.ID, Stack: app.Stack, BuildStack: app.Stack,
+		Buildpacks: app.Buildpacks, Backoff: app.Backoff, CreatedAt: now, UpdatedAt: now,
+	}
+	if app.Name != "" {
+		return app, s.insertApp(ctx, app, by)
+	}
+	for range 10 {
+		app.Name = drawName()
+		if err := s.insertApp(ctx, app, by); !errors.Is(err, ErrTaken) {
+			return app, err
+		}
+	}
+	return manifold.App{}, errors.New("found no app name that is free: choose one yourself")
+}
+
+func (s *Store) insertApp(ctx context.Context, app manifold.App, by manifold.User) error {
+	first := []string{"Initial release", "Enable Logplex"}
+	return s.transact(ctx, func(t *tx) error {
+		if err := t.claimName(app); err != nil {
+			return err
+		}
+		for i, description := range first {
+			r := s.newRelease(app.ID, i+1, by)
+			r.Description = description
+			if err := s.insertRelease(t, r); err != nil {
+				return err
+			}
+		}
+		return errors.Join(
+			t.insert(key("apps", app.ID), appRecord{App: app, Head: len(first)}),
+			t.insert(key("formations", app.ID), []manifold.Formation{}))
+	})
+}
+
+// claimName takes app.Name for app.
+func (t *tx) claimName(app manifold.App) error {
+	if err := manifold.CheckAppName(app.Name); err != nil {
+		return err
+	}
+	var holder string
+	if taken, err := t.get(key("names", app.Name), &holder); err != nil {
+		return err
+	} else if taken {
+		return fmt.Errorf("Name %s %w", app.Name, ErrTaken)
+	}
+	return t.put(key("names", app.Name), app.ID)
+}
+
+// App finds an app by its name or id.
+func (s *Store) App(ctx context.Context, nameOrID string) (manifold.App, error) {
+	id := nameOrID
+	t := s.begin(ctx)
+	if uuid.Validate(id) != nil { // no name has an id's length
+		if found, err := t.get(key("names", nameOrID), &id); err != nil {
+			return manifold.App{}, err
+		} else if !found {
+			return manifold.App{}, fmt.Errorf("app %s: %w", clip(nameOrID), ErrNotFound)
+		}
+	}
+	app, err := t.app(id)
+	return app.App, err
+}
+
+// Apps lists all apps by name.
+func (s *Store) Apps(ctx context.Context) ([]manifold.App, error) {
+	apps, err := list[manifold.App](ctx, s.engine, key("apps", ""))
+	slices.SortFunc(apps, func(a, b manifold.App) int { return cmp.Compare(a.Name, b.Name) })
+	return apps, err
+}
+
+// UpdateApp changes an app as a whole; the name may change, to one that is
+// free, id and creation time stay. An error of change ends it.
+func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.App) error) (manifold.App, error) {
+	var app manifold.App
+	err := s.transact(ctx, func(t *tx) error {
+		was, err := t.app(id)
+		if err != nil {
+			return err
+		}
+		app = was.App
+		app.Buildpacks = slices.Clone(app.Buildpacks)
+		if err := change(&app); err != nil {
+			return err
+		}
+		app.ID, app.CreatedAt, app.UpdatedAt = was.ID, was.CreatedAt, s.stamp()
+		if app.Name != was.Name {
+			if err := t.claimName(app); err != nil {
+				return err
+			}
+			t.remove(key("names", was.Name))
+		}
+		return t.put(key("apps", id), appRecord{App: app, Head: was.Head})
+	})
+	return app, err
+}
+
+// DeleteApp removes an app with all its releases, its formation and its slugs.
+// Its placements stay: the scheduler retires those whose app is gone.
+func (s *Store) DeleteApp(ctx context.Context, id string) error {
+	err := s.transact(ctx, func(t *tx) error {
+		app, err := t.app(id)
+		if err != nil {
+			return err
+		}
+		t.remove(key("apps", id))
+		t.remove(key("names", app.Name))
+		t.remove(key("formations", id))
+		t.removeUnder(key("releases", id, ""))
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	// No release can name them any more; what a kill leaves, the next Open sweeps.
+	return s.removeSlugs(ctx, func(app string) bool { return app == id })
+}
+
+// clip keeps a stranger's text short in an error.
+func clip(text string) string {
+	if len(text) > 64 {
+		return text[:64] + "…"
+	}
+	return text
+}

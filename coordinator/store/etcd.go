@@ -1,0 +1,181 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"sync"
+	"time"
+
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/server/v3/embed"
+	"go.etcd.io/etcd/server/v3/etcdserver/api/v3client"
+)
+
+// Bounds of the embedded member, for a state that is small and written by few.
+const (
+	quotaBytes     = 2 << 30 // of the backend file; past it only deletes succeed
+	keepRevisions  = "1000"  // history kept for watches; older is compacted every five minutes
+	snapshotEvery  = 2000    // log entries
+	catchUpEntries = 100     // kept in memory for followers, of which there are none
+	defragAtMB     = 128     // reclaimed at start when so much of the file is free
+)
+
+// etcd is the engine. The same code runs over the embedded member and over a
+// client of a cluster: stop is all that differs.
+type etcd struct {
+	client *clientv3.Client
+	stop   func()
+	log    *slog.Logger
+
+	ctx     context.Context // ends when the engine closes
+	cancel  context.CancelFunc
+	watches sync.WaitGroup
+}
+
+func newEtcd(client *clientv3.Client, stop func(), log *slog.Logger) *etcd {
+	e := &etcd{client: client, stop: stop, log: log}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	return e
+}
+
+// embedded starts a cluster of one in this process, with its data in dir. It
+// listens nowhere: its only client calls it as functions.
+func embedded(ctx context.Context, dir string, log *slog.Logger) (*etcd, error) {
+	cfg := embed.NewConfig()
+	cfg.Name = "coordinator"
+	cfg.Dir = dir
+	cfg.ListenPeerUrls, cfg.ListenClientUrls, cfg.AdvertiseClientUrls = nil, nil, nil
+	// A member must have a peer address to be named by, even where none dials it.
+	cfg.AdvertisePeerUrls = []url.URL{{Scheme: "http", Host: "localhost:2380"}}
+	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
+	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(log))
+
+	cfg.QuotaBackendBytes = quotaBytes
+	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, keepRevisions
+	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = snapshotEvery, catchUpEntries
+	cfg.BootstrapDefragThresholdMegabytes = defragAtMB
+	// With no other member an election is a formality; short ticks start sooner.
+	cfg.TickMs, cfg.ElectionMs = 20, 200
+
+	server, err := embed.StartEtcd(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("start etcd in %s: %w", dir, err)
+	}
+	select {
+	case <-server.Server.ReadyNotify():
+	case <-server.Server.StopNotify():
+		server.Close()
+		return nil, fmt.Errorf("start etcd in %s: it stopped at once; its log says why", dir)
+	case <-ctx.Done():
+		server.Close()
+		return nil, fmt.Errorf("start etcd in %s: %w", dir, ctx.Err())
+	}
+	return newEtcd(v3client.New(server.Server), server.Close, log), nil
+}
+
+func (e *etcd) get(ctx context.Context, key string) (record, error) {
+	res, err := e.client.Get(ctx, key)
+	if err != nil {
+		return record{}, explain(err)
+	}
+	if len(res.Kvs) == 0 {
+		return record{key: key}, nil
+	}
+	return record{key: key, value: res.Kvs[0].Value, revision: res.Kvs[0].ModRevision}, nil
+}
+
+func (e *etcd) list(ctx context.Context, prefix string) ([]record, error) {
+	res, err := e.client.Get(ctx, prefix, clientv3.WithPrefix())
+	if err != nil {
+		return nil, explain(err)
+	}
+	records := make([]record, len(res.Kvs))
+	for i, kv := range res.Kvs {
+		records[i] = record{key: string(kv.Key), value: kv.Value, revision: kv.ModRevision}
+	}
+	return records, nil
+}
+
+func (e *etcd) commit(ctx context.Context, seen map[string]int64, writes []write) (bool, error) {
+	conditions := make([]clientv3.Cmp, 0, len(seen))
+	for key, revision := range seen {
+		conditions = append(conditions, clientv3.Compare(clientv3.ModRevision(key), "=", revision))
+	}
+	ops := make([]clientv3.Op, len(writes))
+	for i, w := range writes {
+		switch {
+		case w.under:
+			ops[i] = clientv3.OpDelete(w.key, clientv3.WithPrefix())
+		case w.value == nil:
+			ops[i] = clientv3.OpDelete(w.key)
+		default:
+			ops[i] = clientv3.OpPut(w.key, string(w.value))
+		}
+	}
+	res, err := e.client.Txn(ctx).If(conditions...).Then(ops...).Commit()
+	if err != nil {
+		return false, explain(err)
+	}
+	return res.Succeeded, nil
+}
+
+func (e *etcd) watch(ctx context.Context, prefix string) <-chan struct{} {
+	notices := make(chan struct{}, 1)
+	ctx, cancel := context.WithCancel(ctx)
+	context.AfterFunc(e.ctx, cancel)
+	e.watches.Go(func() {
+		defer cancel()
+		defer close(notices)
+		for ctx.Err() == nil {
+			// A watch that breaks (its revision was compacted, its member was
+			// lost) may have missed a change: the next one starts with a token.
+			if err := e.watchOnce(ctx, prefix, notices); err != nil {
+				e.log.Warn("watch of the store broke; starting another", "error", err)
+			}
+			_ = pause(ctx, 100*time.Millisecond)
+		}
+	})
+	return notices
+}
+
+func (e *etcd) watchOnce(ctx context.Context, prefix string, notices chan<- struct{}) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changes := e.client.Watch(ctx, prefix, clientv3.WithPrefix(), clientv3.WithCreatedNotify())
+	for change := range changes {
+		if err := change.Err(); err != nil {
+			return err
+		}
+		select {
+		case notices <- struct{}{}:
+		default: // one is waiting already
+		}
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return errors.New("it ended")
+}
+
+func (e *etcd) close() error {
+	e.cancel()
+	e.watches.Wait()
+	err := e.client.Close()
+	if errors.Is(err, context.Canceled) {
+		err = nil // how the in-process client says that it is closed
+	}
+	e.stop()
+	return err
+}
+
+// explain adds what to do to the errors a person can do something about.
+func explain(err error) error {
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		return fmt.Errorf("the store is full (%d MB): delete apps that are not needed, then restart the coordinator: %w", quotaBytes>>20, err)
+	}
+	return err
+}

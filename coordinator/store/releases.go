@@ -1,0 +1,212 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	"github.com/google/uuid"
+
+	"manifold"
+)
+
+// releaseRecord is a release as etcd sees it.
+type releaseRecord struct {
+	manifold.Release        // without Config
+	Sealed           []byte `json:"sealed,omitempty"`
+}
+
+func releaseKey(app string, version int) string {
+	return key("releases", app, fmt.Sprintf("%010d", version))
+}
+
+func (s *Store) newRelease(app string, version int, by manifold.User) manifold.Release {
+	return manifold.Release{
+		ID: uuid.NewString(), App: app, Version: version, User: by.Email,
+		Status: manifold.ReleaseSucceeded, CreatedAt: s.stamp(),
+	}
+}
+
+// insertRelease adds a release, which never changes afterwards.
+func (s *Store) insertRelease(t *tx, r manifold.Release) error {
+	k := releaseKey(r.App, r.Version)
+	sealed, err := s.vault.sealVars(r.Config, k)
+	if err != nil {
+		return err
+	}
+	r.Config = nil
+	return t.insert(k, releaseRecord{Release: r, Sealed: sealed})
+}
+
+func (s *Store) unseal(r releaseRecord) (manifold.Release, error) {
+	var err error
+	r.Config, err = s.vault.openVars(r.Sealed, releaseKey(r.App, r.Version))
+	return r.Release, err
+}
+
+// Releases lists an app's releases with their config vars, oldest first.
+func (s *Store) Releases(ctx context.Context, app string) ([]manifold.Release, error) {
+	records, err := list[releaseRecord](ctx, s.engine, key("releases", app, ""))
+	if err != nil {
+		return nil, err
+	}
+	if len(records) == 0 { // no app is without
+		return nil, fmt.Errorf("app %s: %w", clip(app), ErrNotFound)
+	}
+	releases := make([]manifold.Release, len(records))
+	for i, r := range records {
+		if releases[i], err = s.unseal(r); err != nil {
+			return nil, err
+		}
+	}
+	return releases, nil
+}
+
+// CurrentRelease is an app's newest release.
+func (s *Store) CurrentRelease(ctx context.Context, app string) (manifold.Release, error) {
+	t := s.begin(ctx)
+	record, err := t.app(app)
+	if err != nil {
+		return manifold.Release{}, err
+	}
+	return s.release(t, app, record.Head)
+}
+
+func (s *Store) release(t *tx, app string, version int) (manifold.Release, error) {
+	var r releaseRecord
+	found, err := t.get(releaseKey(app, version), &r)
+	if err != nil {
+		return manifold.Release{}, err
+	}
+	if !found { // its app was deleted since
+		return manifold.Release{}, fmt.Errorf("release v%d: %w", version, ErrNotFound)
+	}
+	return s.unseal(r)
+}
+
+// AddRelease makes an app's next release: a copy of the current one, numbered
+// one higher, in which change may edit Description, Config and Slug. Another
+// slug of the app (a rollback) brings its stack and process types with it, as
+// in Deploy. An error of change ends it without a release.
+func (s *Store) AddRelease(ctx context.Context, app string, by manifold.User, change func(next *manifold.Release) error) (manifold.Release, error) {
+	var next manifold.Release
+	err := s.transact(ctx, func(t *tx) (err error) {
+		next, err = s.addRelease(t, app, by, change, nil)
+		return err
+	})
+	return next, err
+}
+
+// Deploy keeps a slug and makes the release that runs it, in one step with
+// the formation: a process type the app did not have gets no dyno, but web,
+// which gets one; a type that is gone is removed. Of slug, an empty ID is
+// drawn; App and CreatedAt are set.
+func (s *Store) Deploy(ctx context.Context, app string, slug manifold.Slug, description string, by manifold.User) (manifold.Release, error) {
+	if slug.ID == "" {
+		slug.ID = uuid.NewString()
+	}
+	slug.App, slug.CreatedAt = app, s.stamp()
+	var next manifold.Release
+	err := s.transact(ctx, func(t *tx) (err error) {
+		if err := t.insert(key("slugs", slug.ID), slug); err != nil {
+			return err
+		}
+		next, err = s.addRelease(t, app, by, func(next *manifold.Release) error {
+			next.Slug, next.Description = slug.ID, description
+			return nil
+		}, &slug)
+		return err
+	})
+	return next, err
+}
+
+// addRelease puts the next release, the app and, where the slug changes, the
+// formation. slug is the one being deployed, or nil.
+func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*manifold.Release) error, slug *manifold.Slug) (manifold.Release, error) {
+	none := manifold.Release{}
+	app, err := t.app(id)
+	if err != nil {
+		return none, err
+	}
+	current, err := s.release(t, id, app.Head)
+	if err != nil {
+		return none, err
+	}
+	next := s.newRelease(id, current.Version+1, by)
+	wish := current
+	wish.Description, wish.Config = "", maps.Clone(current.Config)
+	if wish.Config == nil {
+		wish.Config = map[string]string{}
+	}
+	if err := change(&wish); err != nil {
+		return none, err
+	}
+	next.Description, next.Config, next.Slug = wish.Description, wish.Config, wish.Slug
+	if err := manifold.CheckConfig(next.Config); err != nil {
+		return none, err
+	}
+	if next.Slug != current.Slug {
+		if slug == nil {
+			if slug, err = t.slugOf(id, next.Slug); err != nil {
+				return none, err
+			}
+		}
+		app.Stack = slug.Stack
+		if err := s.fitFormation(t, id, slug.ProcessTypes); err != nil {
+			return none, err
+		}
+	}
+	app.Head, app.UpdatedAt = next.Version, next.CreatedAt
+	if next.Slug != "" {
+		app.ReleasedAt = next.CreatedAt
+	}
+	if err := s.insertRelease(t, next); err != nil {
+		return none, err
+	}
+	return next, t.put(key("apps", id), app)
+}
+
+// slugOf reads a slug, which must be the app's own.
+func (t *tx) slugOf(app, id string) (*manifold.Slug, error) {
+	var slug manifold.Slug
+	found, err := t.get(key("slugs", id), &slug)
+	if err == nil && (!found || slug.App != app) {
+		err = fmt.Errorf("slug %s: %w", clip(id), ErrNotFound)
+	}
+	return &slug, err
+}
+
+// Slug finds a slug.
+func (s *Store) Slug(ctx context.Context, id string) (manifold.Slug, error) {
+	r, err := s.engine.get(ctx, key("slugs", id))
+	if err != nil {
+		return manifold.Slug{}, err
+	}
+	if r.revision == 0 {
+		return manifold.Slug{}, fmt.Errorf("slug %s: %w", clip(id), ErrNotFound)
+	}
+	var slug manifold.Slug
+	return slug, decode(r, &slug)
+}
+
+// Slugs lists all slugs of all apps, in no order.
+func (s *Store) Slugs(ctx context.Context) ([]manifold.Slug, error) {
+	return list[manifold.Slug](ctx, s.engine, key("slugs", ""))
+}
+
+// removeSlugs removes the slugs of the apps that gone names.
+func (s *Store) removeSlugs(ctx context.Context, gone func(app string) bool) error {
+	slugs, err := s.Slugs(ctx)
+	if err != nil {
+		return err
+	}
+	var keys []string
+	for _, slug := range slugs {
+		if gone(slug.App) {
+			keys = append(keys, key("slugs", slug.ID))
+		}
+	}
+	slices.Sort(keys)
+	return s.removeAll(ctx, keys)
+}
