@@ -1,47 +1,177 @@
 // Package logs keeps every app's last log lines and gives them to whoever may
-// read them: Logplex's part of the platform.
+// read them: what Logplex is to Heroku. Lines come from agents and routers in
+// numbered streams (Append) and from the coordinator itself (Write); they go
+// out as a backlog (Recent), a tail (Subscribe) or a log session for the
+// heroku CLI (NewSession, ServeHTTP).
+//
+// Lines live on disk, at most about a week and a few MiB of each app, and are
+// read from there: memory does not grow with apps, lines or slow readers.
+// This room must never let a reader slow a writer, and never let what an app
+// wrote pass for a line, or an event, that it is not.
 package logs
 
 import (
+	"cmp"
+	"container/list"
 	"context"
 	"errors"
-	"net/http"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"time"
 
 	"manifold"
 )
 
-var errUnwritten = errors.New("logs: not ready")
+// maxLoaded bounds the apps whose state and file are held at once; others are
+// on disk only.
+const maxLoaded = 1024
 
 // Hub holds the log lines of every app. It is safe for concurrent use.
-type Hub struct{ dir string }
+type Hub struct {
+	root     *os.Root
+	sessions sessions
+	stop     context.CancelFunc
+	done     chan struct{}
 
-// Open opens the log store in dir, which it makes if need be.
-func Open(dir string) (*Hub, error) { return &Hub{dir: dir}, nil }
-
-// Append adds lines that came over the wire. It returns nil only when they
-// survive a kill -9 of this process; after an error send all of them again.
-func (h *Hub) Append(ctx context.Context, streams []manifold.LogStream) error { return errUnwritten }
-
-// Write adds the coordinator's own lines, one for each line of text.
-func (h *Hub) Write(app, source, process, text string) {}
-
-// Recent returns the last n lines that match, oldest first.
-func (h *Hub) Recent(app string, f Filter, n int) ([]Line, error) { return nil, errUnwritten }
-
-// Subscribe follows an app's lines from now on.
-func (h *Hub) Subscribe(app string, f Filter) (*Tail, error) { return nil, errUnwritten }
-
-// Forget removes all that is kept of an app.
-func (h *Hub) Forget(app string) error { return nil }
-
-// NewSession makes a log session and returns its token, for the URL
-// /streams/{token}.
-func (h *Hub) NewSession(app string, lines int, tail bool, source, dyno string) (token string) {
-	return ""
+	mu        sync.Mutex
+	closed    bool
+	buffers   map[string]*list.Element // by app, of *buffer
+	used      list.List                // the same, most recently used first
+	forgotten map[string]time.Time     // apps that were deleted, and when
 }
 
-// ServeHTTP answers GET /streams/{token}.
-func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {}
+// ErrClosed is returned by a hub that was closed.
+var ErrClosed = errors.New("the log hub is closed")
 
-// Close ends every tail and releases the files.
-func (h *Hub) Close() error { return nil }
+// Open opens the log store in dir, which it makes if need be. The directory
+// must have one user only.
+func Open(dir string) (*Hub, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("open log store: %w", err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("open log store: %w", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	h := &Hub{
+		root: root, stop: stop, done: make(chan struct{}),
+		buffers: map[string]*list.Element{}, forgotten: map[string]time.Time{},
+	}
+	go h.sweep(ctx)
+	return h, nil
+}
+
+// Append adds lines that came over the wire, in the order of each stream. It
+// returns nil only when they survive a kill -9 of this process; after an
+// error send all of them again. Lines whose number a stream already reached
+// are dropped, also after a restart; numbers that were left out become one
+// line that says how many. Lines of an app that was forgotten are dropped.
+func (h *Hub) Append(ctx context.Context, streams []manifold.LogStream) error {
+	var failed error
+	for _, s := range streams {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := checkStream(s); err != nil {
+			failed = errors.Join(failed, err)
+			continue
+		}
+		err := h.with(s.App, func(b *buffer) error { return b.append(s, time.Now()) })
+		if err != nil {
+			failed = errors.Join(failed, fmt.Errorf("keep log lines of app %s: %w", s.App, err))
+		}
+	}
+	return failed
+}
+
+// checkStream refuses what would break the form on disk.
+func checkStream(s manifold.LogStream) error {
+	if len(s.ID) == 0 || len(s.ID) > 256 || strings.ContainsFunc(s.ID, func(r rune) bool { return r <= ' ' || r >= 0x7f }) {
+		return fmt.Errorf("log stream id %.64q must be 1 to 256 printable ASCII characters", s.ID)
+	}
+	return nil
+}
+
+// Write adds the coordinator's own lines, one for each line of text. If they
+// cannot be written they are counted, and the count is written when lines can
+// be again.
+func (h *Hub) Write(app, source, process, text string) {
+	var lines []string
+	for l := range strings.Lines(text) {
+		lines = slices.AppendSeq(lines, pieces(l))
+	}
+	if len(lines) == 0 {
+		return
+	}
+	_ = h.with(app, func(b *buffer) error { return b.note(source, process, lines, time.Now()) })
+}
+
+// Recent returns the last n lines that match among those kept, oldest first.
+func (h *Hub) Recent(app string, f Filter, n int) ([]Line, error) {
+	lines, tail, err := h.backlog(app, f, n, 0)
+	if err != nil {
+		return nil, err
+	}
+	tail.Close()
+	return lines, nil
+}
+
+// Subscribe follows an app's lines from now on. The caller must Close it.
+func (h *Hub) Subscribe(app string, f Filter) (*Tail, error) { return h.tail(app, f, ^uint64(0)) }
+
+// tail starts at line next; past the end means the end.
+func (h *Hub) tail(id string, f Filter, next uint64) (*Tail, error) {
+	b, err := h.pin(id)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := cmp.Or(b.gone, b.load()); err != nil {
+		h.unpin(b)
+		return nil, err
+	}
+	t := &Tail{hub: h, buffer: b, filter: f, wake: make(chan struct{}, 1), since: time.Now(), next: min(next, b.next)}
+	b.tails[t] = struct{}{}
+	return t, nil
+}
+
+// backlog returns the last n lines that match among the last keepLines and
+// keepTime, and a tail that goes on behind them. After is the last line the
+// reader already has: if it is one of ours, only lines behind it are given.
+func (h *Hub) backlog(app string, f Filter, n int, after uint64) ([]Line, *Tail, error) {
+	t, err := h.tail(app, f, ^uint64(0))
+	if err != nil {
+		return nil, nil, err
+	}
+	end := t.next
+	if after > 0 && after < end {
+		t.next = after + 1
+		return nil, t, nil
+	}
+	n = max(min(n, keepLines), 0)
+	reach := uint64(keepLines)
+	if n == 0 || f == (Filter{}) {
+		reach = uint64(n)
+	}
+	t.next = end - min(end-1, reach)
+	oldest := time.Now().Add(-keepTime)
+	var kept []Line
+	for t.next < end {
+		lines, _, err := t.read()
+		if err != nil {
+			t.Close()
+			return nil, nil, err
+		}
+		for _, l := range lines {
+			if l.Time.After(oldest) {
+				kept = append(kept, l)
+			}
+		}
+	}
+	return kept[max(0, len(kept)-n):], t, nil
+}

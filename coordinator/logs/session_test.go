@@ -1,0 +1,234 @@
+package logs
+
+import (
+	"bufio"
+	"context"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strconv"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"manifold"
+)
+
+// event is one server-sent event as a browser's parser would see it.
+type event struct{ id, data string }
+
+// parseEvents reads a stream by the rules of WHATWG HTML 9.2.6: a line ends at
+// CR, LF or both, an empty line ends the event.
+func parseEvents(t testing.TB, body string) (events []event, comments int) {
+	t.Helper()
+	body = strings.ReplaceAll(strings.ReplaceAll(body, "\r\n", "\n"), "\r", "\n")
+	var e event
+	var data []string
+	for l := range strings.Lines(body) {
+		field, value, _ := strings.Cut(strings.TrimSuffix(l, "\n"), ":")
+		value = strings.TrimPrefix(value, " ")
+		switch {
+		case l == "\n":
+			if data != nil {
+				e.data = strings.Join(data, "\n")
+				events = append(events, e)
+			}
+			e, data = event{}, nil
+		case field == "":
+			comments++
+		case field == "id":
+			e.id = value
+		case field == "data":
+			data = append(data, value)
+		default:
+			t.Errorf("unknown field %q", l)
+		}
+	}
+	return events, comments
+}
+
+func get(t testing.TB, h http.Handler, token, lastID string) *httptest.ResponseRecorder {
+	t.Helper()
+	r := httptest.NewRequest("GET", "/streams/"+token+"?tail=true", nil)
+	if lastID != "" {
+		r.Header.Set("Last-Event-ID", lastID)
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	return w
+}
+
+func TestStreamWithoutTailEndsCleanly(t *testing.T) {
+	h := open(t, t.TempDir())
+	add(t, h, numbered("r1/app", "web.1", 1, 5))
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	res, err := http.Get(srv.URL + "/streams/" + h.NewSession(appA, 2, false, "", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("the end is not clean: %v", err)
+	}
+	if got := res.Header.Get("Content-Type"); !strings.HasPrefix(got, "text/event-stream") {
+		t.Fatal(got)
+	}
+	events, _ := parseEvents(t, string(body))
+	if len(events) != 2 || events[0].id != "4" || !strings.HasSuffix(events[0].data, " app[web.1]: 4") {
+		t.Fatalf("%q", body)
+	}
+}
+
+func TestTailOverHTTPAndResume(t *testing.T) {
+	h := open(t, t.TempDir())
+	add(t, h, numbered("r1/app", "web.1", 1, 3))
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	token := h.NewSession(appA, 100, true, "", "")
+	read := func(lastID string, n int) []string {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		req, _ := http.NewRequestWithContext(ctx, "GET", srv.URL+"/streams/"+token, nil)
+		if lastID != "" {
+			req.Header.Set("Last-Event-ID", lastID)
+		}
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		var ids []string
+		for lines := bufio.NewScanner(res.Body); len(ids) < n && lines.Scan(); {
+			if id, ok := strings.CutPrefix(lines.Text(), "id: "); ok {
+				if ids = append(ids, id); len(ids) == 3 && lastID == "" {
+					add(t, h, numbered("r1/app", "web.1", 4, 5)) // while it watches
+				}
+			}
+		}
+		return ids
+	}
+	same(t, read("", 5), "1", "2", "3", "4", "5")
+	add(t, h, numbered("r1/app", "web.1", 6, 7)) // while nobody does
+	same(t, read("5", 2), "6", "7")
+	same(t, read("999999", 7), "1", "2", "3", "4", "5", "6", "7") // of another time
+	same(t, read("-x", 7), "1", "2", "3", "4", "5", "6", "7")
+}
+
+func TestHostileTextCannotBreakFraming(t *testing.T) {
+	h := open(t, t.TempDir())
+	hostile := []string{
+		"a\n\ndata: fake\n\n", "b\rid: 77\r\rdata: fake\r\r", "\r\n\r\n", "\x00\xff\xfe\x80", "",
+		"\u2028\u2029\u0085 end", "event: x", ": c", strings.Repeat("\xff", 10_000), "retry: 1",
+	}
+	s := manifold.LogStream{ID: "r/app", App: appA, Source: "app", Process: "web.1"}
+	for i, text := range hostile {
+		s.Lines = append(s.Lines, manifold.LogLine{Seq: uint64(i + 1), Time: time.Now(), Text: text})
+	}
+	add(t, h, s)
+	h.Write(appA, "app", "api", "w\rx\n\nid: 3\n\n")
+	w := get(t, h, h.NewSession(appA, 1500, false, "", ""), "")
+	events, comments := parseEvents(t, w.Body.String())
+	if comments != 0 {
+		t.Fatalf("%d comments", comments)
+	}
+	for i, e := range events {
+		if e.id != strconv.Itoa(i+1) || strings.Contains(e.data, "\n") || len(e.data) > 33+len("app[web.1]: ")+manifold.MaxLogLine {
+			t.Fatalf("event %d: id %s, %d bytes: %.100q", i+1, e.id, len(e.data), e.data)
+		}
+		if !strings.Contains(e.data, " app[web.1]: ") && !strings.Contains(e.data, " app[api]: ") {
+			t.Fatalf("%q", e.data)
+		}
+	}
+	if len(events) < len(hostile)+3 {
+		t.Fatalf("%d events", len(events))
+	}
+}
+
+func TestHeartbeatAndEndOfTail(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, err := Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		token := h.NewSession(appA, 100, true, "", "")
+		w := httptest.NewRecorder()
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			h.ServeHTTP(w, httptest.NewRequest("GET", "/streams/"+token, nil))
+		}()
+		time.Sleep(20*time.Minute + time.Second) // of the bubble's time
+		h.Close()
+		<-done
+		if _, beats := parseEvents(t, w.Body.String()); beats != 60 {
+			t.Fatalf("%d heartbeats in 20 minutes", beats)
+		}
+	})
+}
+
+func TestSessionsExpireWhenUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h, err := Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer h.Close()
+		token, other := h.NewSession(appA, 1, false, "", ""), h.NewSession(appA, 1, false, "", "")
+		if token == other || len(token) < 26 {
+			t.Fatalf("tokens %s, %s", token, other)
+		}
+		time.Sleep(4 * time.Minute)
+		if w := get(t, h, token, ""); w.Code != 200 {
+			t.Fatal(w.Code)
+		}
+		time.Sleep(4 * time.Minute)
+		if w := get(t, h, token, ""); w.Code != 200 {
+			t.Fatal("use did not renew it")
+		}
+		if w := get(t, h, other, ""); w.Code != 404 {
+			t.Fatalf("unused session answered %d", w.Code)
+		}
+		time.Sleep(6 * time.Minute)
+		if w := get(t, h, token, ""); w.Code != 404 {
+			t.Fatal(w.Code)
+		}
+		h.sweepOnce(time.Now())
+		if n := len(h.sessions.byToken); n != 0 {
+			t.Fatalf("%d sessions left", n)
+		}
+		for range maxSessions + 10 {
+			h.NewSession(appA, 1, false, "", "")
+		}
+		if n := len(h.sessions.byToken); n > maxSessions {
+			t.Fatalf("%d sessions", n)
+		}
+	})
+}
+
+func TestSessionShowsOneAppOnly(t *testing.T) {
+	h := open(t, t.TempDir())
+	add(t, h, numbered("r1/app", "web.1", 1, 1))
+	h.Write("other", "app", "api", "secret")
+	w := get(t, h, h.NewSession(appA, 1500, false, "", ""), "")
+	if strings.Contains(w.Body.String(), "secret") {
+		t.Fatal(w.Body.String())
+	}
+	for _, token := range []string{"", "x", "../x", strings.Repeat("A", 26)} {
+		if w := get(t, h, token, ""); w.Code != 404 {
+			t.Errorf("token %q: %d", token, w.Code)
+		}
+	}
+	token := h.NewSession("other", 10, true, "", "")
+	if err := h.Forget("other"); err != nil {
+		t.Fatal(err)
+	}
+	if w := get(t, h, token, ""); w.Code != 404 {
+		t.Fatal(w.Code)
+	}
+	if w := get(t, h, h.NewSession("other", 10, true, "", ""), ""); w.Code != 404 {
+		t.Fatal(w.Code)
+	}
+}
