@@ -1,0 +1,90 @@
+package store
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"manifold"
+)
+
+func TestBootstrapOnce(t *testing.T) {
+	s := open(t, t.TempDir())
+	token := must(s.Bootstrap(t.Context(), "Ada@Example.com"))(t)
+	if !strings.HasPrefix(token, tokenPrefix) || len(token) < 43 {
+		t.Errorf("token %q", token)
+	}
+	user := must(s.Authenticate(t.Context(), token))(t)
+	if user.Email != "ada@example.com" || user.ID == "" {
+		t.Errorf("first user %+v", user)
+	}
+	for _, by := range []string{user.ID, "ADA@example.com"} {
+		if got := must(s.User(t.Context(), by))(t); got.ID != user.ID {
+			t.Errorf("User(%q) found %+v", by, got)
+		}
+	}
+	if again := must(s.Bootstrap(t.Context(), "eve@example.com"))(t); again != "" {
+		t.Error("a second first user was made")
+	}
+	_, err := s.User(t.Context(), "eve@example.com")
+	wantErr(t, "User", err, ErrNotFound)
+}
+
+func TestTokens(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	now := time.Now()
+	s.now = func() time.Time { return now }
+	first := must(s.Bootstrap(t.Context(), "ada@example.com"))(t)
+	user := must(s.Authenticate(t.Context(), first))(t)
+	short := must(s.CreateToken(t.Context(), user, "ci", time.Hour))(t)
+	must(s.Authenticate(t.Context(), short))(t)
+	for _, wrong := range []string{"", "mfld_", first[:len(first)-1], first + "x", strings.ToLower(first), "../first-user"} {
+		_, err := s.Authenticate(t.Context(), wrong)
+		wantErr(t, "token "+wrong, err, ErrUnauthorized)
+	}
+	_, err := s.CreateToken(t.Context(), manifold.User{ID: "nobody"}, "", 0)
+	wantErr(t, "token for nobody", err, ErrNotFound)
+
+	// The grant is found by a short part of the hash; the rest must match too.
+	_, id := hashToken("guess")
+	g := grant{Hash: make([]byte, 32), User: user.ID}
+	if err := s.transact(t.Context(), func(t *tx) error { return t.put(key("tokens", id), g) }); err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Authenticate(t.Context(), "guess")
+	wantErr(t, "token that shares an id", err, ErrUnauthorized)
+
+	now = now.Add(time.Hour)
+	_, err = s.Authenticate(t.Context(), short)
+	wantErr(t, "token past its end", err, ErrUnauthorized)
+	must(s.Authenticate(t.Context(), first))(t)
+	if err := s.sweep(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if left := must(s.engine.list(t.Context(), key("tokens", "")))(t); len(left) != 2 {
+		t.Errorf("%d grants after the sweep, want the first token's and the forged one", len(left))
+	}
+}
+
+func TestJoinTokens(t *testing.T) {
+	s := open(t, t.TempDir())
+	now := time.Now()
+	s.now = func() time.Time { return now }
+	secret := must(s.CreateJoinToken(t.Context(), time.Minute))(t)
+	if strings.Contains(secret, ".") {
+		t.Errorf("secret %q holds the dot that ends it in a join token", secret)
+	}
+	for range 3 { // reusable
+		if err := s.RedeemJoinToken(t.Context(), secret); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wantErr(t, "wrong secret", s.RedeemJoinToken(t.Context(), secret+"x"), ErrUnauthorized)
+	_, err := s.Authenticate(t.Context(), secret)
+	wantErr(t, "join token as API token", err, ErrUnauthorized)
+	api := must(s.Bootstrap(t.Context(), "ada@example.com"))(t)
+	wantErr(t, "API token as join token", s.RedeemJoinToken(t.Context(), api), ErrUnauthorized)
+	now = now.Add(time.Minute)
+	wantErr(t, "expired", s.RedeemJoinToken(t.Context(), secret), ErrUnauthorized)
+}
