@@ -1,58 +1,157 @@
 package fleet
 
 import (
-	"io"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"sync"
 	"time"
 
 	"manifold"
+	"manifold/coordinator/logs"
+	"manifold/coordinator/pki"
+	"manifold/slugfs"
 )
 
+// Bounds of the door. None of them is a setting: they follow from wire.go.
+const (
+	heartbeat    = 5 * time.Second  // an empty line on a quiet stream
+	liveFor      = 15 * time.Second // after the last word of a peer without a stream
+	writeTimeout = 30 * time.Second // of one line on a stream
+	readTimeout  = 60 * time.Second // without a byte of a request's body
+	maxHeader    = 64 << 10
+	maxJoinBody  = 64 << 10
+)
+
+// Registry is what the door needs of the store.
+type Registry interface {
+	RedeemJoinToken(ctx context.Context, secret string) error
+	AddHost(ctx context.Context, host manifold.Host) error
+}
+
+// Config says what stands behind the door.
+type Config struct {
+	Cluster string
+	Store   Registry
+	CA      *pki.CA
+	Names   []string // names and addresses peers dial, for the server's certificate
+	Logs    *logs.Hub
+	Images  *slugfs.Store
+	Dir     string // the last observation of each host, so that a restart forgets none
+	JobsDir string // outputs of jobs; emptied by Open
+	Log     *slog.Logger
+}
+
 // Server is the fleet's door. All methods may be called by any goroutine.
-type Server struct{}
+type Server struct {
+	cfg      Config
+	observed *os.Root
+	jobsRoot *os.Root
+	changed  chan struct{}
+	done     chan struct{} // closed when streams shall end
+	stop     sync.Once
+	disk     sync.Mutex // one writer below observed
 
-// Host is what the fleet knows of one host.
-type Host struct {
-	ID          string
-	Live        bool                 // a stream is open, or it spoke within 15 s
-	Seen        time.Time            // zero: not since this coordinator started
-	Observation manifold.Observation // the last one, maybe from before a restart
+	mu       sync.Mutex
+	revision int64 // the last one given; shared by desired and routes
+	hosts    map[string]*host
+	routers  map[string]*router
+	routes   *cell
+	jobs     map[string]*Job
 }
 
-// Router is what the fleet knows of one router.
-type Router struct {
-	ID       string
-	Live     bool
-	Acked    int64          // revision of the RouteTable it serves
-	Draining map[string]int // run → requests open on dynos no longer in that table
+// Open reads the last observations and empties the jobs' directory. Nothing
+// is told to anyone before SetDesired and SetRoutes.
+func Open(cfg Config) (*Server, error) {
+	s := &Server{
+		cfg: cfg, changed: make(chan struct{}, 1), done: make(chan struct{}),
+		// Peers compare revisions across our restarts, so they must go on growing.
+		revision: time.Now().UnixNano(),
+		hosts:    map[string]*host{}, routers: map[string]*router{}, jobs: map[string]*Job{},
+		routes: newCell(),
+	}
+	if err := os.RemoveAll(cfg.JobsDir); err != nil {
+		return nil, fmt.Errorf("empty the jobs' directory: %w", err)
+	}
+	var err error
+	if s.jobsRoot, err = openRoot(cfg.JobsDir); err != nil {
+		return nil, fmt.Errorf("open the jobs' directory: %w", err)
+	}
+	if s.observed, err = openRoot(cfg.Dir); err != nil {
+		return nil, errors.Join(fmt.Errorf("open the fleet's directory: %w", err), s.jobsRoot.Close())
+	}
+	s.recall()
+	return s, nil
 }
 
-// SetDesired says all that a host shall run from now on and returns the
-// revision under which it is told. The same assignments again keep the
-// revision.
-func (s *Server) SetDesired(host string, assignments []manifold.Assignment) (int64, error) {
-	return 0, nil
+func openRoot(dir string) (*os.Root, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, err
+	}
+	return os.OpenRoot(dir)
 }
 
-// SetRoutes says all that routers need from now on and returns its revision.
-func (s *Server) SetRoutes(routes []manifold.Route) (int64, error) { return 0, nil }
+// Close releases the directories. Serve must have returned.
+func (s *Server) Close() error { return errors.Join(s.observed.Close(), s.jobsRoot.Close()) }
 
-// Hosts returns every host that spoke, by id.
-func (s *Server) Hosts() map[string]Host { return nil }
-
-// Routers returns every router that spoke since this coordinator started.
-func (s *Server) Routers() []Router { return nil }
+// Serve answers peers on ln until ctx ends, then ends the streams and gives
+// other requests five seconds.
+func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
+	tlsConfig, err := s.tlsConfig()
+	if err != nil {
+		return errors.Join(err, ln.Close())
+	}
+	srv := &http.Server{
+		Handler:           s.handler(),
+		TLSConfig:         tlsConfig,
+		ReadHeaderTimeout: 10 * time.Second,
+		IdleTimeout:       2 * time.Minute,
+		MaxHeaderBytes:    maxHeader,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+		ErrorLog:          slog.NewLogLogger(s.cfg.Log.Handler(), slog.LevelDebug),
+	}
+	served := make(chan error, 1)
+	go func() { served <- srv.ServeTLS(ln, "", "") }()
+	select {
+	case err := <-served:
+		return fmt.Errorf("serve the fleet: %w", err)
+	case <-ctx.Done():
+	}
+	s.stop.Do(func() { close(s.done) })
+	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(bounded); err != nil {
+		err = srv.Close()
+	}
+	<-served
+	return err
+}
 
 // Changed gives one token after any change in what hosts and routers say.
-func (s *Server) Changed() <-chan struct{} { return nil }
+func (s *Server) Changed() <-chan struct{} { return s.changed }
 
-// JobSpec is the coordinator's end of a job.
-type JobSpec struct {
-	Assignment string
-	Host       string            // only this host may read and write it
-	Outputs    []manifold.Output // what may be brought home
-	Input      func(io.Writer) error
-	Log        func(manifold.LogLine)
+func (s *Server) notice() {
+	select {
+	case s.changed <- struct{}{}:
+	default: // one token stands for any number of changes
+	}
 }
 
-// Job is an open JobSpec.
-type Job struct{}
+// nextRevision grows with every call. The caller holds mu.
+func (s *Server) nextRevision() int64 {
+	s.revision++
+	return s.revision
+}
+
+// heard keeps our revisions above one a peer got before this coordinator
+// started, should the clock have been set back since. The bound keeps a
+// hostile peer from exhausting the numbers. The caller holds mu.
+func (s *Server) heard(revision int64) {
+	if revision > s.revision && revision < time.Now().AddDate(10, 0, 0).UnixNano() {
+		s.revision = revision
+	}
+}

@@ -1,0 +1,110 @@
+package fleet
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"manifold"
+)
+
+// maxQueued bounds the bytes of lines that wait for a slow reader of a job's
+// log (a git client, in the end). Beyond it lines are dropped and counted: a
+// host's other logs must not wait for one reader.
+const maxQueued = 8 << 20
+
+// lineQueue parts the host that sends a job's lines from whoever reads them.
+type lineQueue struct {
+	each func(manifold.LogLine)
+	idle chan struct{} // closed when the pump has ended
+
+	mu      sync.Mutex
+	wake    *sync.Cond
+	arrived chan struct{} // closed and renewed when last grows
+	queue   []manifold.LogLine
+	bytes   int
+	dropped int
+	last    uint64 // highest number that arrived
+	closed  bool
+}
+
+func newLineQueue(each func(manifold.LogLine)) *lineQueue {
+	q := &lineQueue{each: each, idle: make(chan struct{}), arrived: make(chan struct{})}
+	q.wake = sync.NewCond(&q.mu)
+	go q.pump()
+	return q
+}
+
+// put takes the lines that are new: a host sends lines again when it did not
+// see our answer.
+func (q *lineQueue) put(lines []manifold.LogLine) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for _, line := range lines {
+		if line.Seq <= q.last || q.closed {
+			continue
+		}
+		q.last = line.Seq
+		if q.bytes+len(line.Text) > maxQueued {
+			q.dropped++
+			continue
+		}
+		q.queue, q.bytes = append(q.queue, line), q.bytes+len(line.Text)
+	}
+	close(q.arrived)
+	q.arrived = make(chan struct{})
+	q.wake.Signal()
+}
+
+// pump gives the lines to each until the queue is closed and empty.
+func (q *lineQueue) pump() {
+	defer close(q.idle)
+	for {
+		q.mu.Lock()
+		for len(q.queue) == 0 && !q.closed {
+			q.wake.Wait()
+		}
+		lines, dropped := q.queue, q.dropped
+		q.queue, q.bytes, q.dropped = nil, 0, 0
+		q.mu.Unlock()
+		if len(lines) == 0 {
+			return
+		}
+		if q.each == nil {
+			continue
+		}
+		for _, line := range lines {
+			q.each(line)
+		}
+		if dropped > 0 {
+			q.each(manifold.LogLine{Time: time.Now(), Text: fmt.Sprintf("(%d lines were dropped here: they came faster than they could be read)", dropped)})
+		}
+	}
+}
+
+// wait returns when line seq, or a later one, has arrived.
+func (q *lineQueue) wait(ctx context.Context, seq uint64) error {
+	for {
+		q.mu.Lock()
+		last, arrived := q.last, q.arrived
+		q.mu.Unlock()
+		if last >= seq {
+			return nil
+		}
+		select {
+		case <-arrived:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// close takes no more lines and waits until those that are here were given out.
+func (q *lineQueue) close() {
+	q.mu.Lock()
+	q.closed = true
+	q.wake.Signal()
+	q.mu.Unlock()
+	<-q.idle
+}
