@@ -145,7 +145,7 @@ func complaints(fs int) string {
 func cloneTree(tree *os.File) (*os.File, error) {
 	fd, err := unix.OpenTree(int(tree.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
 	if err != nil {
-		return nil, fmt.Errorf("clone detached mount: %w", err)
+		return nil, fmt.Errorf("clone mount: %w", err)
 	}
 	return os.NewFile(uintptr(fd), tree.Name()), nil
 }

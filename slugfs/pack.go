@@ -80,9 +80,14 @@ func (s *Store) pack(ctx context.Context, dir *os.File, o PackOptions) (manifold
 	for _, path := range found.special {
 		args = append(args, "--exclude-path="+path)
 	}
+	tree, err := cloneReadOnly(dir)
+	if err != nil {
+		return manifold.Image{}, err
+	}
+	defer tree.Close()
 	err = inPrivateMounts(func() error {
-		if err := bindReadOnly(dir, source); err != nil {
-			return err
+		if err := unix.MoveMount(int(tree.Fd()), "", unix.AT_FDCWD, source, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("show the tree to mkfs.erofs: %w", err)
 		}
 		return mkfs(ctx, append(args, out, source), o.Limit)
 	})
@@ -161,18 +166,19 @@ func inPrivateMounts(f func() error) error {
 	return <-done
 }
 
-// bindReadOnly shows the directory dir at target. The kernel takes dir from
-// its descriptor; no path to it is looked up.
-func bindReadOnly(dir *os.File, target string) error {
-	from := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd()))
-	if err := unix.Mount(from, target, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("bind the tree: %w", err)
+// cloneReadOnly makes a detached, read-only mount of the directory dir alone.
+// The kernel takes dir from its descriptor; no path to it is looked up.
+func cloneReadOnly(dir *os.File) (*os.File, error) {
+	tree, err := cloneTree(dir)
+	if err != nil {
+		return nil, err
 	}
-	const flags = unix.MS_BIND | unix.MS_REMOUNT | unix.MS_RDONLY | unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
-	if err := unix.Mount("", target, "", flags, ""); err != nil {
-		return fmt.Errorf("bind the tree read-only: %w", err)
+	attr := &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC}
+	if err := unix.MountSetattr(int(tree.Fd()), "", unix.AT_EMPTY_PATH, attr); err != nil {
+		tree.Close()
+		return nil, fmt.Errorf("make the tree read-only: %w", err)
 	}
-	return nil
+	return tree, nil
 }
 
 // tail keeps the last bytes of what a program said; the rest is not worth
@@ -183,7 +189,7 @@ const tailBytes = 1 << 10
 
 func (t *tail) Write(p []byte) (int, error) {
 	t.Buffer.Write(p[max(0, len(p)-tailBytes):])
-	t.Next(t.Len() - tailBytes)
+	t.Next(max(0, t.Len()-tailBytes))
 	return len(p), nil
 }
 
