@@ -1,0 +1,48 @@
+package scheduler
+
+import (
+	"cmp"
+	"slices"
+
+	"manifold"
+	"manifold/coordinator/store"
+)
+
+// routes is what routers need: of every app, the web dynos that are up and not
+// on their way out. The order is fixed, so that equal states give equal tables.
+func (st *state) routes() []manifold.Route {
+	byApp := map[string]*manifold.Route{}
+	for _, a := range st.stored.apps {
+		r := &manifold.Route{
+			App: a.ID, Name: a.Name, Hosts: []string{a.Name + "." + st.settings.Domain},
+			Maintenance: a.Maintenance, Blank: a.release.Slug == "", Backends: []manifold.Backend{},
+		}
+		for _, f := range a.formation {
+			if f.Type == web {
+				r.WebQuantity = f.Quantity
+			}
+		}
+		byApp[a.ID] = r
+	}
+	for _, p := range st.stored.placements {
+		r := byApp[p.Assignment.App]
+		if r == nil || !p.Assignment.Web || p.Phase != store.Placed {
+			continue
+		}
+		switch d := st.dyno(p); {
+		case d.State == manifold.StateUp && d.Addr != "":
+			r.Backends = append(r.Backends, manifold.Backend{Run: d.Run, Dyno: p.Assignment.Dyno, Addr: d.Addr})
+		case d.State == manifold.StateStarting:
+			r.Starting++
+		}
+	}
+	routes := make([]manifold.Route, 0, len(byApp))
+	for _, r := range byApp {
+		slices.SortFunc(r.Backends, func(a, b manifold.Backend) int {
+			return cmp.Or(cmp.Compare(a.Dyno, b.Dyno), cmp.Compare(a.Run, b.Run))
+		})
+		routes = append(routes, *r)
+	}
+	slices.SortFunc(routes, func(a, b manifold.Route) int { return cmp.Compare(a.App, b.App) })
+	return routes
+}
