@@ -103,10 +103,13 @@ func (a *api) createApp(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, nameTaken(err, app.Name)
 	}
-	c.say(app, "Release v1 created")
-	c.say(app, "Initial release")
-	c.say(app, "Release v2 created")
-	c.say(app, "Enable Logplex")
+	first, err := a.Store.Releases(c.Context(), app.ID)
+	if err != nil {
+		return answer{}, err
+	}
+	for _, r := range first {
+		c.sayRelease(app, r)
+	}
 	return created(a.appObject(app, c.user, nil))
 }
 

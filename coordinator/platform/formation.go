@@ -9,6 +9,8 @@ import (
 	"manifold"
 )
 
+const maxScalings = 1000 // of one request
+
 func formationRoutes(a *api) routes {
 	return routes{
 		"GET /apps/{app}/formation":          onApp(a.formation),
@@ -116,10 +118,22 @@ func (a *api) patchFormation(c *call, app manifold.App) (answer, error) {
 	if err := c.body(&in); err != nil {
 		return answer{}, err
 	}
-	if _, err := a.scale(c, app, in.Updates); err != nil {
+	if len(in.Updates) > maxScalings {
+		return answer{}, invalidParams(fmt.Sprintf("One request may scale at most %d process types.", maxScalings))
+	}
+	formation, err := a.scale(c, app, in.Updates)
+	if err != nil {
 		return answer{}, err
 	}
-	return a.formation(c, app)
+	commands, err := a.commands(c, app)
+	if err != nil {
+		return answer{}, err
+	}
+	shown := make([]object, len(formation))
+	for i, f := range formation {
+		shown[i] = formationObject(app, f, commands[f.Type])
+	}
+	return ok(shown)
 }
 
 func (a *api) patchOneFormation(c *call, app manifold.App) (answer, error) {
@@ -141,14 +155,19 @@ func (a *api) scale(c *call, app manifold.App, wishes []scaling) ([]manifold.For
 	formation, err := a.Store.UpdateFormation(c.Context(), app.ID, func(present []manifold.Formation) ([]manifold.Formation, error) {
 		return scaled(app, present, wishes)
 	})
-	if err == nil && len(wishes) > 0 {
-		parts := make([]string, len(formation))
-		for i, f := range formation {
-			parts[i] = fmt.Sprintf("%s@%d:%s", f.Type, f.Quantity, f.Size)
+	if err != nil {
+		return nil, err
+	}
+	var parts []string
+	for _, f := range formation {
+		if slices.ContainsFunc(wishes, func(w scaling) bool { return w.Type == f.Type || w.Type == f.ID }) {
+			parts = append(parts, fmt.Sprintf("%s@%d:%s", f.Type, f.Quantity, f.Size))
 		}
+	}
+	if len(parts) > 0 {
 		c.say(app, "Scaled to %s", strings.Join(parts, " "))
 	}
-	return formation, err
+	return formation, nil
 }
 
 func scaled(app manifold.App, present []manifold.Formation, wishes []scaling) ([]manifold.Formation, error) {
@@ -185,10 +204,6 @@ func noSuchType(app manifold.App, formation []manifold.Formation, typ string) er
 	for i, f := range formation {
 		types[i] = f.Type
 	}
-	const most = 20
-	if len(types) > most {
-		types = append(types[:most], "…")
-	}
 	return notFound("formation", fmt.Sprintf("%s has no process type %q. It has: %s. To add one, name it in the Procfile and push.",
-		app.Name, clip(typ), strings.Join(types, ", ")))
+		app.Name, clip(typ), nameList(types)))
 }

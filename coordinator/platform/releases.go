@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/google/uuid"
+
 	"manifold"
 	"manifold/coordinator/store"
 )
@@ -27,7 +29,7 @@ func (a *api) releases(c *call, app manifold.App) (answer, error) {
 		return answer{}, err
 	}
 	current := newest(all)
-	show := func(r manifold.Release) any { return releaseObject(app, r, current) }
+	show := func(r manifold.Release) any { return c.releaseObject(app, r, current) }
 	return list(c, all, show,
 		key[manifold.Release]{name: "version", number: true, of: func(r manifold.Release) string { return strconv.Itoa(r.Version) }},
 		key[manifold.Release]{name: "id", of: func(r manifold.Release) string { return r.ID }})
@@ -61,7 +63,7 @@ func (a *api) release(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	return ok(releaseObject(app, r, current))
+	return ok(c.releaseObject(app, r, current))
 }
 
 func (a *api) releaseConfig(c *call, app manifold.App) (answer, error) {
@@ -111,7 +113,7 @@ func (a *api) rollback(c *call, app manifold.App, name string) (answer, error) {
 		return answer{}, err
 	}
 	c.sayRelease(app, r)
-	return created(releaseObject(app, r, r.Version))
+	return created(c.releaseObject(app, r, r.Version))
 }
 
 func (a *api) releaseSlug(c *call, app manifold.App, id, description string) (answer, error) {
@@ -125,12 +127,15 @@ func (a *api) releaseSlug(c *call, app manifold.App, id, description string) (an
 	if len(description) > 1024 {
 		return answer{}, invalidParams("Description may be at most 1,024 bytes long.")
 	}
-	r, err := a.Store.Deploy(c.Context(), app.ID, slug, description, c.user)
+	r, err := a.Store.AddRelease(c.Context(), app.ID, c.user, func(next *manifold.Release) error {
+		next.Slug, next.Description = slug.ID, description
+		return nil
+	})
 	if err != nil {
 		return answer{}, err
 	}
 	c.sayRelease(app, r)
-	return created(releaseObject(app, r, r.Version))
+	return created(c.releaseObject(app, r, r.Version))
 }
 
 // sayRelease logs a release in Heroku's two lines.
@@ -153,9 +158,16 @@ func (a *api) slug(c *call, app manifold.App) (answer, error) {
 
 // ownSlug finds a slug of this app.
 func (a *api) ownSlug(c *call, app manifold.App, id string) (manifold.Slug, error) {
+	if uuid.Validate(id) != nil {
+		return manifold.Slug{}, noSlug(app, id)
+	}
 	s, err := a.Store.Slug(c.Context(), id)
 	if errors.Is(err, store.ErrNotFound) || err == nil && s.App != app.ID {
-		return manifold.Slug{}, notFound("slug", fmt.Sprintf("%s has no slug %q.", app.Name, clip(id)))
+		return manifold.Slug{}, noSlug(app, id)
 	}
 	return s, err
+}
+
+func noSlug(app manifold.App, id string) error {
+	return notFound("slug", fmt.Sprintf("%s has no slug %q.", app.Name, clip(id)))
 }

@@ -114,16 +114,21 @@ func shownState(s manifold.State) string {
 	return string(s)
 }
 
-// releaseObject shows a release; current is the version that runs.
-func releaseObject(app manifold.App, r manifold.Release, current int) object {
+// releaseObject shows a release; current is the version that runs. Releases
+// keep their maker's email only, as it was then.
+func (c *call) releaseObject(app manifold.App, r manifold.Release, current int) object {
 	var slug any
 	if r.Slug != "" {
 		slug = object{"id": r.Slug}
 	}
+	maker := c.user.ID
+	if r.User != c.user.Email {
+		maker = fixedID("user", r.User)
+	}
 	return object{
 		"id": r.ID, "app": appRef(app), "version": r.Version, "description": r.Description,
 		"status": r.Status, "current": r.Version == current, "eligible_for_rollback": eligible(r),
-		"slug": slug, "user": object{"id": fixedID("user", r.User), "email": r.User},
+		"slug": slug, "user": object{"id": maker, "email": r.User},
 		"addon_plan_names": []string{}, "output_stream_url": nil,
 		"created_at": when(r.CreatedAt), "updated_at": when(r.CreatedAt),
 	}

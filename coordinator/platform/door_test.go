@@ -1,0 +1,211 @@
+package platform
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+func TestToken(t *testing.T) {
+	r := newRig(t)
+	short, err := r.store.CreateToken(t.Context(), r.user, "short", time.Nanosecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	basic := func(user, password string) string {
+		req := &http.Request{Header: http.Header{}}
+		req.SetBasicAuth(user, password)
+		return req.Header.Get("Authorization")
+	}
+	for _, tc := range []struct {
+		name, auth string
+		status     int
+	}{
+		{"bearer", "Bearer " + r.token, 200},
+		{"bearer in another case", "bearer " + r.token, 200},
+		{"basic, no user", basic("", r.token), 200},
+		{"basic, any user", basic("ada@example.com", r.token), 200},
+		{"missing", "", 401},
+		{"the CLI's, not logged in", "Bearer undefined", 401},
+		{"wrong", "Bearer " + r.token + "x", 401},
+		{"a part of it", "Bearer " + r.token[:20], 401},
+		{"expired", "Bearer " + short, 401},
+		{"as basic user", basic(r.token, ""), 401},
+		{"broken base64", "Basic !!!", 401},
+		{"scheme only", "Bearer", 401},
+		{"a path", "Bearer ../../tokens/x", 401},
+		{"huge", "Bearer " + strings.Repeat("x", 64<<10), 401},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			for _, path := range []string{"/account", "/apps", "/no/such/path"} {
+				got := r.send("GET", path, "", "Authorization", tc.auth)
+				if tc.status == 401 {
+					got.fails(401, "unauthorized", "HEROKU_API_KEY")
+					if got.header.Get("WWW-Authenticate") == "" {
+						t.Error("a 401 without WWW-Authenticate (RFC 9110, 15.5.2)")
+					}
+				} else if got.status == 401 {
+					t.Errorf("%s: 401 with a good token", path)
+				}
+			}
+		})
+	}
+}
+
+func TestAccept(t *testing.T) {
+	r := newRig(t)
+	for accept, status := range map[string]int{
+		"application/vnd.heroku+json; version=3":            200,
+		"application/vnd.heroku+json;version=3":             200,
+		"application/vnd.heroku+json; version=3.sdk":        200,
+		"application/vnd.heroku+json; version=3.run-inside": 200,
+		"application/json":                                  200,
+		"*/*":                                               200,
+		"":                                                  200,
+		"text/html, application/vnd.heroku+json; version=3":   200,
+		"application/vnd.heroku+json; version=2":              406,
+		"application/vnd.heroku+json; version=30":             406,
+		"application/vnd.heroku+json; version=edge":           406,
+		"text/html, application/vnd.heroku+json; version=4":   406,
+		"APPLICATION/VND.HEROKU+JSON; VERSION=2":              406,
+		"application/vnd.heroku+json; version=\"1\"; q=0.5":   406,
+		"application/vnd.heroku+json; version=" + "9\t<\"&'>": 406,
+	} {
+		got := r.send("GET", "/account", "", "Accept", accept)
+		if got.status != status {
+			t.Errorf("Accept %q: status %d, want %d", accept, got.status, status)
+		}
+		if status == 406 {
+			got.fails(406, "not_acceptable", "version=3")
+		}
+	}
+}
+
+func TestBodies(t *testing.T) {
+	r := newRig(t)
+	app := r.app("bodies")
+	for _, tc := range []struct {
+		name, body string
+		status     int
+	}{
+		{"none", "", 200},
+		{"blanks", " \n\t ", 200},
+		{"empty object", "{}", 200},
+		{"null", "null", 200},
+		{"unknown fields", `{"docker_image":1,"x":{"y":[1,2]}}`, 200},
+		{"not JSON", `name=foo`, 400},
+		{"cut short", `{"name":"fo`, 400},
+		{"two values", `{}{}`, 400},
+		{"an array", `[]`, 400},
+		{"wrong type", `{"name":{"a":1}}`, 400},
+		{"wrong type", `{"maintenance":"yes"}`, 400},
+		{"invalid UTF-8", "{\"name\":\"a\xffb\"}", 400},
+		{"deep nesting", `{"x":` + strings.Repeat("[", 500_000) + strings.Repeat("]", 500_000) + `}`, 400},
+		{"deep nesting without end", strings.Repeat(`{"x":`, 200_000), 400},
+		{"over 1 MB", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`, 413},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			got := r.send("PATCH", "/apps/"+app.Name, tc.body).want(tc.status)
+			if tc.status != 200 {
+				got.fails(tc.status, "bad_request")
+			}
+		})
+	}
+}
+
+func TestEveryAnswerHasItsHeaders(t *testing.T) {
+	r := newRig(t)
+	seen := map[string]bool{}
+	for _, path := range []string{"/account", "/apps/none", "/nothing"} {
+		got := r.send("GET", path, "", "Request-Id", "a,b,c")
+		id := got.header.Get("Request-Id")
+		if len(id) != 36 || seen[id] {
+			t.Errorf("%s: Request-Id %q", path, id)
+		}
+		seen[id] = true
+		if got.header.Get("Content-Type") != "application/json" || got.header.Get("ETag") == "" {
+			t.Errorf("%s: headers %v", path, got.header)
+		}
+	}
+}
+
+func TestETag(t *testing.T) {
+	r := newRig(t)
+	app := r.app("tagged")
+	get := func(tag string) reply { return r.send("GET", "/apps/"+app.Name, "", "If-None-Match", tag) }
+	tag := get("").want(200).header.Get("ETag")
+	for _, match := range []string{tag, "W/" + tag, `"x", ` + tag, "*"} {
+		if got := get(match).want(304); got.text != "" {
+			t.Errorf("304 with a body: %s", got.text)
+		}
+	}
+	get(`"other"`).want(200)
+	r.send("PATCH", "/apps/"+app.Name, `{"maintenance":true}`, "If-None-Match", "*").want(200)
+	get(tag).want(200)
+	r.send("GET", "/apps/none", "", "If-None-Match", "*").want(404)
+}
+
+func TestHead(t *testing.T) {
+	r := newRig(t)
+	get, head := r.send("GET", "/account", "").want(200), r.send("HEAD", "/account", "").want(200)
+	if head.text != "" || head.header.Get("ETag") != get.header.Get("ETag") || head.header.Get("Content-Length") == "" {
+		t.Errorf("HEAD differs from GET: %v %q", head.header, head.text)
+	}
+}
+
+func TestUnknownEndpoint(t *testing.T) {
+	r := newRig(t)
+	for _, req := range [][2]string{{"GET", "/nothing"}, {"PUT", "/apps"}, {"DELETE", "/account"}, {"POST", "/apps/x/dynos/y/z/w"}, {"GET", "/"}} {
+		r.send(req[0], req[1], "").fails(404, "not_found", req[0], req[1])
+	}
+}
+
+// Somebody else's app is no different from one that is not there, on every
+// endpoint below it.
+func TestAnothersApp(t *testing.T) {
+	r := newRig(t)
+	app := r.strangersApp()
+	checked := 0
+	for _, resource := range resources {
+		for pattern := range resource(&api{}) {
+			method, path, _ := strings.Cut(pattern, " ")
+			if !strings.HasPrefix(path, "/apps/{app}") {
+				continue
+			}
+			checked++
+			for _, name := range []string{app.Name, app.ID, "no-such-app"} {
+				at := strings.NewReplacer("{app}", name, "{type}", "web", "{dyno}", "web.1", "{release}", "1", "{slug}", app.ID).Replace(path)
+				r.send(method, at, "").fails(404, "not_found", "no app of yours")
+			}
+		}
+	}
+	if checked < 20 {
+		t.Errorf("only %d endpoints were checked", checked)
+	}
+	if got := r.send("GET", "/apps", "").want(200).text; strings.Contains(got, "not-yours") {
+		t.Errorf("the list of apps shows another's: %s", got)
+	}
+	if _, err := r.store.App(t.Context(), app.ID); err != nil {
+		t.Errorf("the app is gone: %v", err)
+	}
+}
+
+func TestAppNamesThatArePathsOrHosts(t *testing.T) {
+	r := newRig(t)
+	for _, name := range []string{"..%2f..%2fetc", "%2e%2e", "localhost:5000", "a%00b", "%ff%fe", "app%0d%0aX: y", strings.Repeat("x", 4000)} {
+		r.send("GET", "/apps/"+name, "").fails(404, "not_found")
+	}
+}
+
+// A failure of ours shows the caller a request id and nothing of its insides.
+func TestOurOwnFailure(t *testing.T) {
+	r := newRig(t)
+	app := r.app("failing")
+	r.dynos.err = errBroken
+	got := r.send("DELETE", "/apps/"+app.Name+"/dynos", "")
+	got.fails(500, "internal_server_error", got.header.Get("Request-Id"))
+	if strings.Contains(got.text, "secret path") {
+		t.Errorf("the answer shows our insides: %s", got.text)
+	}
+}
