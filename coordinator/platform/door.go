@@ -114,7 +114,7 @@ func (c *call) body(v any) error {
 	case errors.As(err, &invalid):
 		return invalid
 	case errors.As(err, &wrongType):
-		return bad(http.StatusBadRequest, "The request's JSON has a %s where %q must be something else.", wrongType.Value, clip(wrongType.Field))
+		return bad(http.StatusBadRequest, "The request's JSON has a %s where %q must be something else.", wrongType.Value, clip(strings.ToLower(wrongType.Field)))
 	case err != nil:
 		return bad(http.StatusBadRequest, "The request's body is not the JSON this endpoint takes: %s.", clip(err.Error()))
 	}
