@@ -58,7 +58,7 @@ func (s *Store) insertApp(ctx context.Context, app manifold.App, by manifold.Use
 		for i, description := range first {
 			r := s.newRelease(app.ID, i+1, by)
 			r.Description = description
-			if err := s.insertRelease(t, r); err != nil {
+			if err := s.insertRelease(t, r, 0); err != nil {
 				return err
 			}
 		}
@@ -142,6 +142,7 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		t.remove(key("names", app.Name))
 		t.remove(key("formations", id))
 		t.removeUnder(key("releases", id, ""))
+		t.removeUnder(key("configs", id, ""))
 		return nil
 	})
 	if err != nil {

@@ -20,7 +20,11 @@ func benchApp(b *testing.B, releases int) (*Store, string) {
 	s := open(b, b.TempDir())
 	app := newApp(b, s, "bench")
 	for range releases {
-		must(s.AddRelease(b.Context(), app.ID, ada, func(r *manifold.Release) error { r.Config = config(); return nil }))(b)
+		must(s.AddRelease(b.Context(), app.ID, ada, func(r *manifold.Release) error {
+			r.Config = config()
+			r.Config["ID"] = r.ID
+			return nil
+		}))(b)
 	}
 	return s, app.ID
 }
@@ -43,8 +47,22 @@ func BenchmarkCurrentRelease(b *testing.B) {
 	}
 }
 
+// BenchmarkReleases500 lists releases each of which changed the config vars.
 func BenchmarkReleases500(b *testing.B) {
 	s, app := benchApp(b, 498)
+	for b.Loop() {
+		if n := len(must(s.Releases(b.Context(), app))(b)); n != 500 {
+			b.Fatal(n)
+		}
+	}
+}
+
+// BenchmarkDeploys500 lists releases that changed the slug only.
+func BenchmarkDeploys500(b *testing.B) {
+	s, app := benchApp(b, 1)
+	for range 497 {
+		must(s.Deploy(b.Context(), app, manifold.Slug{}, "Deploy", ada))(b)
+	}
 	for b.Loop() {
 		if n := len(must(s.Releases(b.Context(), app))(b)); n != 500 {
 			b.Fatal(n)

@@ -25,21 +25,16 @@ const (
 )
 
 // etcd is the engine. The same code runs over the embedded member and over a
-// client of a cluster: stop is all that differs.
+// client of a cluster: stop and reads are all that differs.
 type etcd struct {
 	client *clientv3.Client
+	reads  []clientv3.OpOption
 	stop   func()
 	log    *slog.Logger
 
 	ctx     context.Context // ends when the engine closes
 	cancel  context.CancelFunc
 	watches sync.WaitGroup
-}
-
-func newEtcd(client *clientv3.Client, stop func(), log *slog.Logger) *etcd {
-	e := &etcd{client: client, stop: stop, log: log}
-	e.ctx, e.cancel = context.WithCancel(context.Background())
-	return e
 }
 
 // embedded starts a cluster of one in this process, with its data in dir. It
@@ -74,11 +69,20 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*etcd, error) 
 		server.Close()
 		return nil, fmt.Errorf("start etcd in %s: %w", dir, ctx.Err())
 	}
-	return newEtcd(v3client.New(server.Server), server.Close, log), nil
+	e := &etcd{client: v3client.New(server.Server), stop: server.Close, log: log}
+	e.ctx, e.cancel = context.WithCancel(context.Background())
+	// One read by way of the raft log proves that all of it has been applied.
+	// From then on the only member answers for itself: what it acknowledged it
+	// has applied, so that its own copy is never stale. A cluster's would be.
+	if _, err := e.get(ctx, root); err != nil {
+		return nil, errors.Join(fmt.Errorf("read etcd in %s: %w", dir, err), e.close())
+	}
+	e.reads = []clientv3.OpOption{clientv3.WithSerializable()}
+	return e, nil
 }
 
 func (e *etcd) get(ctx context.Context, key string) (record, error) {
-	res, err := e.client.Get(ctx, key)
+	res, err := e.client.Get(ctx, key, e.reads...)
 	if err != nil {
 		return record{}, explain(err)
 	}
@@ -89,7 +93,7 @@ func (e *etcd) get(ctx context.Context, key string) (record, error) {
 }
 
 func (e *etcd) list(ctx context.Context, prefix string) ([]record, error) {
-	res, err := e.client.Get(ctx, prefix, clientv3.WithPrefix())
+	res, err := e.client.Get(ctx, prefix, append([]clientv3.OpOption{clientv3.WithPrefix()}, e.reads...)...)
 	if err != nil {
 		return nil, explain(err)
 	}

@@ -34,11 +34,14 @@ func (c *slogCore) Check(entry zapcore.Entry, checked *zapcore.CheckedEntry) *za
 	return checked
 }
 
-// moot are warnings about doors the embedded member does not have: it serves
-// neither HTTP nor gRPC, and knows no logins.
+// moot are complaints that ask nothing of anybody. The first two are about
+// doors the embedded member does not have. A new member says the others once,
+// before its first entry is on disk, and tries again some seconds later.
 var moot = []string{
 	"Running http and grpc server on single port. This is not recommended for production.",
 	"simple token is not cryptographically signed",
+	"Failed to detect schema version",
+	"failed to update storage version",
 }
 
 func (c *slogCore) Write(entry zapcore.Entry, fields []zapcore.Field) error {

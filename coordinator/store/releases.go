@@ -1,24 +1,28 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/google/uuid"
 
 	"manifold"
 )
 
-// releaseRecord is a release as etcd sees it.
+// releaseRecord is a release as etcd has it. Most releases change no config
+// vars, so these are kept apart, under the release that set them.
 type releaseRecord struct {
-	manifold.Release        // without Config
-	Sealed           []byte `json:"sealed,omitempty"`
+	manifold.Release     // without Config
+	ConfigOf         int `json:"config_of,omitempty"` // version that set its config vars; 0: it has none
 }
 
-func releaseKey(app string, version int) string {
-	return key("releases", app, fmt.Sprintf("%010d", version))
+func versionKey(kind, app string, version int) string {
+	return key(kind, app, fmt.Sprintf("%010d", version))
 }
 
 func (s *Store) newRelease(app string, version int, by manifold.User) manifold.Release {
@@ -28,21 +32,21 @@ func (s *Store) newRelease(app string, version int, by manifold.User) manifold.R
 	}
 }
 
-// insertRelease adds a release, which never changes afterwards.
-func (s *Store) insertRelease(t *tx, r manifold.Release) error {
-	k := releaseKey(r.App, r.Version)
-	sealed, err := s.vault.sealVars(r.Config, k)
-	if err != nil {
-		return err
+// insertRelease adds a release, which never changes afterwards, with the
+// config vars that configOf holds or, if that is its own version, with new ones.
+func (s *Store) insertRelease(t *tx, r manifold.Release, configOf int) error {
+	if configOf == r.Version {
+		k := versionKey("configs", r.App, r.Version)
+		sealed, err := s.vault.sealVars(r.Config, k)
+		if err != nil {
+			return err
+		}
+		if err := t.insert(k, sealed); err != nil {
+			return err
+		}
 	}
 	r.Config = nil
-	return t.insert(k, releaseRecord{Release: r, Sealed: sealed})
-}
-
-func (s *Store) unseal(r releaseRecord) (manifold.Release, error) {
-	var err error
-	r.Config, err = s.vault.openVars(r.Sealed, releaseKey(r.App, r.Version))
-	return r.Release, err
+	return t.insert(versionKey("releases", r.App, r.Version), releaseRecord{Release: r, ConfigOf: configOf})
 }
 
 // Releases lists an app's releases with their config vars, oldest first.
@@ -54,13 +58,44 @@ func (s *Store) Releases(ctx context.Context, app string) ([]manifold.Release, e
 	if len(records) == 0 { // no app is without
 		return nil, fmt.Errorf("app %s: %w", clip(app), ErrNotFound)
 	}
+	configs, err := s.configs(ctx, app) // after the releases, so that none is missing
+	if err != nil {
+		return nil, err
+	}
 	releases := make([]manifold.Release, len(records))
 	for i, r := range records {
-		if releases[i], err = s.unseal(r); err != nil {
+		vars, found := configs[r.ConfigOf]
+		if !found && r.ConfigOf != 0 {
+			return nil, fmt.Errorf("release v%d: %w", r.Version, ErrNotFound) // the app was deleted since
+		}
+		releases[i] = r.Release
+		releases[i].Config = maps.Clone(vars)
+	}
+	return releases, nil
+}
+
+// configs reads all config vars an app ever had, by the version that set them.
+func (s *Store) configs(ctx context.Context, app string) (map[int]map[string]string, error) {
+	prefix := key("configs", app, "")
+	records, err := s.engine.list(ctx, prefix)
+	if err != nil {
+		return nil, err
+	}
+	configs := make(map[int]map[string]string, len(records))
+	for _, r := range records {
+		version, err := strconv.Atoi(strings.TrimPrefix(r.key, prefix))
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", r.key, err)
+		}
+		var sealed []byte
+		if err := decode(r, &sealed); err != nil {
+			return nil, err
+		}
+		if configs[version], err = s.vault.openVars(sealed, r.key); err != nil {
 			return nil, err
 		}
 	}
-	return releases, nil
+	return configs, nil
 }
 
 // CurrentRelease is an app's newest release.
@@ -70,19 +105,28 @@ func (s *Store) CurrentRelease(ctx context.Context, app string) (manifold.Releas
 	if err != nil {
 		return manifold.Release{}, err
 	}
-	return s.release(t, app, record.Head)
+	r, err := s.release(t, app, record.Head)
+	return r.Release, err
 }
 
-func (s *Store) release(t *tx, app string, version int) (manifold.Release, error) {
+// release reads one release with its config vars.
+func (s *Store) release(t *tx, app string, version int) (releaseRecord, error) {
 	var r releaseRecord
-	found, err := t.get(releaseKey(app, version), &r)
-	if err != nil {
-		return manifold.Release{}, err
+	gone := fmt.Errorf("release v%d: %w", version, ErrNotFound) // with its app, just now
+	found, err := t.get(versionKey("releases", app, version), &r)
+	if err != nil || !found {
+		return r, cmp.Or(err, gone)
 	}
-	if !found { // its app was deleted since
-		return manifold.Release{}, fmt.Errorf("release v%d: %w", version, ErrNotFound)
+	if r.ConfigOf == 0 {
+		return r, nil
 	}
-	return s.unseal(r)
+	k := versionKey("configs", app, r.ConfigOf)
+	var sealed []byte
+	if found, err = t.get(k, &sealed); err != nil || !found {
+		return r, cmp.Or(err, gone)
+	}
+	r.Config, err = s.vault.openVars(sealed, k)
+	return r, err
 }
 
 // AddRelease makes an app's next release: a copy of the current one, numbered
@@ -134,7 +178,7 @@ func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*mani
 		return none, err
 	}
 	next := s.newRelease(id, current.Version+1, by)
-	wish := current
+	wish := current.Release
 	wish.Description, wish.Config = "", maps.Clone(current.Config)
 	if wish.Config == nil {
 		wish.Config = map[string]string{}
@@ -161,7 +205,11 @@ func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*mani
 	if next.Slug != "" {
 		app.ReleasedAt = next.CreatedAt
 	}
-	if err := s.insertRelease(t, next); err != nil {
+	configOf := current.ConfigOf
+	if !maps.Equal(next.Config, current.Config) {
+		configOf = next.Version
+	}
+	if err := s.insertRelease(t, next, configOf); err != nil {
 		return none, err
 	}
 	return next, t.put(key("apps", id), app)

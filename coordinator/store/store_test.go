@@ -159,12 +159,12 @@ func fileWith(t *testing.T, dir, text string) (found string) {
 
 func TestSealedValueOpensInItsRecordOnly(t *testing.T) {
 	v := must(openVault(filepath.Join(t.TempDir(), "key"), true))(t)
-	sealed := v.seal([]byte("x"), releaseKey("a", 1))
-	if _, err := v.open(sealed, releaseKey("a", 2)); err == nil {
+	sealed := v.seal([]byte("x"), versionKey("configs", "a", 1))
+	if _, err := v.open(sealed, versionKey("configs", "a", 2)); err == nil {
 		t.Error("config of v1 opened as that of v2")
 	}
 	sealed[len(sealed)-1] ^= 1
-	if _, err := v.open(sealed, releaseKey("a", 1)); err == nil {
+	if _, err := v.open(sealed, versionKey("configs", "a", 1)); err == nil {
 		t.Error("a changed value opened")
 	}
 }
