@@ -2,9 +2,11 @@ package isolation
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"manifold"
@@ -32,6 +34,26 @@ type Spec struct {
 	Grace    time.Duration // between SIGTERM and SIGKILL
 	TTL      time.Duration // ends the dyno by itself; 0: never
 	LogLimit int64         // bytes of log kept on this host; 0: DefaultLogLimit
+}
+
+// check refuses what would not be a box. The run becomes a path element, a
+// cgroup's and a host's name.
+func (s Spec) check() error {
+	if len(s.Run) == 0 || len(s.Run) > 64 {
+		return fmt.Errorf("run id %q must be 1 to 64 characters long", s.Run)
+	}
+	for _, c := range s.Run {
+		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return fmt.Errorf("run id %q may hold only a-z, 0-9 and dashes", s.Run)
+		}
+	}
+	if len(s.Layers) == 0 || len(s.Layers) > 16 {
+		return fmt.Errorf("%d layers: a root filesystem needs 1 to 16", len(s.Layers))
+	}
+	if len(s.Argv) == 0 || !strings.HasPrefix(s.Argv[0], "/") {
+		return errors.New("the command must begin with an absolute path")
+	}
+	return nil
 }
 
 // DefaultLogLimit bounds a dyno's log segments on its host.

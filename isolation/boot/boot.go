@@ -1,0 +1,62 @@
+// Package boot is what Start and a dyno's PID 1 say to each other: one message
+// with its descriptors when the dyno is made, and one record when it has
+// ended. PID 1 of an old agent and a new agent must understand each other, so
+// fields are only ever added.
+//
+// It is linked into PID 1, of which there is one per dyno: it must stay small.
+package boot
+
+import "time"
+
+// FD is the descriptor on which PID 1 finds its end of the socket pair.
+const FD = 3
+
+// Message is all that PID 1 needs. On the wire it is JSON behind its length
+// (4 bytes, big endian), with these descriptors, in this order, beside its
+// first byte: the layers' mounts, the scratch mount, the directory for PID 1's
+// files, standard input, and the cgroup.procs files of the app's cgroups.
+type Message struct {
+	Run       string        `json:"run"`
+	Layers    int           `json:"layers"` // descriptors that are layers, top first
+	Procs     int           `json:"procs"`  // descriptors that are cgroup.procs files
+	Argv      []string      `json:"argv"`
+	Env       []string      `json:"env"`
+	Dir       string        `json:"dir"`
+	Files     []File        `json:"files"` // written into the root filesystem
+	UID       int           `json:"uid"`   // of the app, in the dyno; also its group
+	Processes int           `json:"processes"`
+	OpenFiles int           `json:"open_files"`
+	Memory    int64         `json:"memory"` // bytes, shown where programs look for their limit
+	Grace     time.Duration `json:"grace"`
+	TTL       time.Duration `json:"ttl,omitempty"`
+	LogLimit  int64         `json:"log_limit"`
+}
+
+// File is a small file of the platform's in the dyno's root filesystem.
+type File struct {
+	Path    string `json:"path"` // absolute
+	Content string `json:"content"`
+}
+
+// Started is PID 1's answer when the app runs; any other answer is the text
+// of what failed.
+const Started = "ok"
+
+// MaxMessage bounds a message; a dyno's environment is the large part of it.
+const MaxMessage = 4 << 20
+
+// RecordName is the exit record's file in PID 1's directory, LogName its log
+// segments' directory there.
+const (
+	RecordName = "exit.json"
+	LogName    = "log"
+)
+
+// Record is the exit record.
+type Record struct {
+	Status  int       `json:"status"` // exit code, or 128 + signal
+	Forced  bool      `json:"forced,omitempty"`
+	Expired bool      `json:"expired,omitempty"`
+	At      time.Time `json:"at"`
+	Lines   uint64    `json:"lines"`
+}

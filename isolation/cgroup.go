@@ -1,0 +1,255 @@
+package isolation
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/containerd/cgroups/v3"
+	"github.com/containerd/cgroups/v3/cgroup1"
+	"github.com/containerd/cgroups/v3/cgroup2"
+	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"manifold"
+)
+
+// A dyno's cgroups. PID 1 sits apart from the app, so that the kill for too
+// much memory spares it and it can write the exit record:
+//
+//	<instance>/<run>/init   PID 1
+//	<instance>/<run>/app    everything else; all limits are here
+//
+// On cgroup v2 both are in the one tree. On v1 the controllers have trees of
+// their own, where only app exists, as <instance>/<run>; init and app are in
+// the v2 tree beside them (hybrid layout) or, without one, in the pids tree.
+type cgroupTree struct {
+	root     string // of the tree with init and app
+	instance string
+	v1       []cgroup1.Subsystem // empty on v2
+}
+
+func findCgroups(instance string) (*cgroupTree, error) {
+	t := &cgroupTree{instance: instance}
+	mode := cgroups.Mode()
+	if mode == cgroups.Unified {
+		t.root = "/sys/fs/cgroup"
+		return t, nil
+	}
+	all, err := cgroup1.Default()
+	if err != nil {
+		return nil, fmt.Errorf("find cgroup v1 controllers: %w", err)
+	}
+	need := map[cgroup1.Name]bool{cgroup1.Memory: true, cgroup1.Cpu: true, cgroup1.Pids: true, cgroup1.Devices: true}
+	for _, s := range all {
+		if need[s.Name()] {
+			t.v1 = append(t.v1, s)
+			delete(need, s.Name())
+		}
+	}
+	if len(need) > 0 {
+		return nil, fmt.Errorf("cgroup controllers memory, cpu, pids and devices are needed, but this kernel does not mount all of them (missing: %v)", need)
+	}
+	if mode != cgroups.Hybrid {
+		return nil, errors.New("cgroup v1 without a v2 tree at /sys/fs/cgroup/unified: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified)")
+	}
+	t.root = "/sys/fs/cgroup/unified"
+	return t, nil
+}
+
+func (t *cgroupTree) dir(run string) string { return filepath.Join(t.root, t.instance, run) }
+
+// create makes a dyno's cgroups and returns the cgroup.procs files through
+// which the app's first process joins them. The caller closes them. They are
+// opened here since the kernel asks who opened them, not who writes.
+func (t *cgroupTree) create(run string, size manifold.Size) (procs []*os.File, err error) {
+	defer func() {
+		if err != nil {
+			closeAll(procs)
+			procs = nil
+		}
+	}()
+	for _, sub := range []string{"init", "app"} {
+		if err := os.MkdirAll(filepath.Join(t.dir(run), sub), 0o755); err != nil {
+			return nil, fmt.Errorf("make cgroup: %w", err)
+		}
+	}
+	open := func(path string) error {
+		f, err := os.OpenFile(filepath.Join(path, "cgroup.procs"), os.O_WRONLY, 0)
+		if err == nil {
+			procs = append(procs, f)
+		}
+		return err
+	}
+	if len(t.v1) == 0 {
+		if _, err := cgroup2.NewManager(t.root, "/"+filepath.Join(t.instance, run, "app"), limitsV2(size)); err != nil {
+			return procs, fmt.Errorf("set cgroup limits: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(t.dir(run), "app", "memory.oom.group"), []byte("1"), 0); err != nil {
+			return procs, fmt.Errorf("set memory.oom.group: %w", err)
+		}
+	} else {
+		path := "/" + filepath.Join(t.instance, run)
+		subsystems := func() ([]cgroup1.Subsystem, error) { return t.v1, nil }
+		if _, err := cgroup1.New(cgroup1.StaticPath(path), limitsV1(size), cgroup1.WithHierarchy(subsystems)); err != nil {
+			return procs, fmt.Errorf("set cgroup limits: %w", err)
+		}
+		for _, dir := range t.v1Dirs(run) {
+			if err := open(dir); err != nil {
+				return procs, fmt.Errorf("open cgroup: %w", err)
+			}
+		}
+	}
+	if err := open(filepath.Join(t.dir(run), "app")); err != nil {
+		return procs, fmt.Errorf("open cgroup: %w", err)
+	}
+	return procs, nil
+}
+
+// v1Dirs are the run's directories in the controllers' own trees.
+func (t *cgroupTree) v1Dirs(run string) []string {
+	var dirs []string
+	for _, s := range t.v1 {
+		if p, ok := s.(interface{ Path(string) string }); ok {
+			dirs = append(dirs, p.Path("/"+filepath.Join(t.instance, run)))
+		}
+	}
+	return dirs
+}
+
+// devices a dyno may open: the harmless ones and its own terminals
+// (Documentation/admin-guide/devices.txt).
+func devices() []specs.LinuxDeviceCgroup {
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	for _, d := range []struct{ major, minor int64 }{
+		{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, // null, zero, full, random, urandom
+		{5, 0}, {5, 2}, {136, -1}, // tty, ptmx, pts
+	} {
+		rules = append(rules, specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: &d.major, Minor: &d.minor, Access: "rw"})
+	}
+	return rules
+}
+
+func limitsV1(size manifold.Size) *specs.LinuxResources {
+	shares, pids := uint64(1024*size.Shares), int64(size.Processes)
+	return &specs.LinuxResources{
+		Memory:  &specs.LinuxMemory{Limit: &size.Memory, Swap: &size.MemorySwap},
+		CPU:     &specs.LinuxCPU{Shares: &shares},
+		Pids:    &specs.LinuxPids{Limit: &pids},
+		Devices: devices(),
+	}
+}
+
+func limitsV2(size manifold.Size) *cgroup2.Resources {
+	weight, swap := uint64(min(100*size.Shares, 10_000)), size.MemorySwap-size.Memory
+	return &cgroup2.Resources{
+		Memory:  &cgroup2.Memory{Max: &size.Memory, Swap: &swap},
+		CPU:     &cgroup2.CPU{Weight: &weight},
+		Pids:    &cgroup2.Pids{Max: int64(size.Processes)},
+		Devices: devices(),
+	}
+}
+
+// initPID is PID 1's process id on the host, or 0.
+func (t *cgroupTree) initPID(run string) int {
+	data, err := os.ReadFile(filepath.Join(t.dir(run), "init", "cgroup.procs"))
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(data), "\n")
+	pid, _ := strconv.Atoi(first)
+	return pid
+}
+
+// ooms is how many times the memory limit killed a process of the run.
+func (t *cgroupTree) ooms(run string) int {
+	file := filepath.Join(t.dir(run), "app", "memory.events")
+	for i, s := range t.v1 {
+		if s.Name() == cgroup1.Memory {
+			file = filepath.Join(t.v1Dirs(run)[i], "memory.oom_control")
+		}
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		if key, value, _ := strings.Cut(strings.TrimSpace(line), " "); key == "oom_kill" {
+			n, _ := strconv.Atoi(value)
+			return n
+		}
+	}
+	return 0
+}
+
+// kill sends SIGKILL to every process of the run at once (cgroup.kill).
+func (t *cgroupTree) kill(run string) error {
+	err := os.WriteFile(filepath.Join(t.dir(run), "cgroup.kill"), []byte("1"), 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// runs lists the runs that have a cgroup.
+func (t *cgroupTree) runs() ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(t.root, t.instance))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("list cgroups: %w", err)
+	}
+	var runs []string
+	for _, e := range entries {
+		if e.IsDir() {
+			runs = append(runs, e.Name())
+		}
+	}
+	return runs, nil
+}
+
+// remove removes a run's cgroups, which must have no processes left. A
+// process that is just ending keeps its cgroup for a moment: remove waits up
+// to a second for that.
+func (t *cgroupTree) remove(run string) error {
+	dir := t.dir(run)
+	dirs := append(t.v1Dirs(run), filepath.Join(dir, "init"), filepath.Join(dir, "app"), dir)
+	for _, d := range dirs {
+		if err := rmdir(d, time.Second); err != nil {
+			return fmt.Errorf("remove cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// removeAll removes the instance's own, empty cgroups.
+func (t *cgroupTree) removeAll() error {
+	var errs []error
+	for _, d := range append(t.v1Dirs(""), filepath.Join(t.root, t.instance)) {
+		errs = append(errs, rmdir(d, time.Second))
+	}
+	return errors.Join(errs...)
+}
+
+func rmdir(dir string, patience time.Duration) error {
+	deadline := time.Now().Add(patience)
+	for {
+		err := unix.Rmdir(dir)
+		switch {
+		case err == nil || err == unix.ENOENT:
+			return nil
+		case err != unix.EBUSY || time.Now().After(deadline):
+			return &os.PathError{Op: "rmdir", Path: dir, Err: err}
+		}
+		time.Sleep(2 * time.Millisecond)
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		f.Close()
+	}
+}

@@ -1,0 +1,528 @@
+package isolation_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/vishvananda/netlink"
+
+	"manifold"
+	"manifold/isolation"
+	"manifold/isolation/segment"
+	"manifold/slugfs"
+)
+
+// rig is a host of its own with a small root image (busybox).
+type rig struct {
+	t     testing.TB
+	cfg   isolation.Config
+	host  *isolation.Host
+	layer *os.File
+}
+
+var instances atomic.Int32
+
+func newRig(t testing.TB) *rig {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Fatal("this test builds dynos on the real kernel: run it as root")
+	}
+	dir := t.TempDir()
+	store, err := slugfs.Open(filepath.Join(dir, "images"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Close() })
+	image, err := store.Pack(t.Context(), busyboxRoot(t), slugfs.PackOptions{Owner: -1, Limit: 64 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	layer, err := store.Mount(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { layer.Close() })
+
+	n := instances.Add(1)
+	id := (os.Getpid()*16 + int(n)) % 256
+	r := &rig{t: t, layer: layer, cfg: isolation.Config{
+		Instance: fmt.Sprintf("t%d", (os.Getpid()*16+int(n))%1_000_000),
+		Dir:      filepath.Join(dir, "runs"),
+		Pool:     netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 29, byte(id), 0}), 24),
+		UIDBase:  2_000_000_000,
+		Log:      slog.New(slog.DiscardHandler),
+	}}
+	before := r.marks()
+	r.open()
+	t.Cleanup(func() {
+		boxes, err := r.host.Boxes()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, b := range boxes {
+			if err := b.Remove(); err != nil {
+				t.Error(err)
+			}
+		}
+		if err := r.host.Teardown(); err != nil {
+			t.Error(err)
+		}
+		r.host.Close()
+		if after := r.marks(); !slices.Equal(before, after) {
+			t.Errorf("left behind on this host:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+		}
+	})
+	return r
+}
+
+func (r *rig) open() {
+	r.t.Helper()
+	host, err := isolation.Open(r.cfg)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.host = host
+}
+
+// marks lists what an instance could leave on the host.
+func (r *rig) marks() []string {
+	var found []string
+	links, err := netlink.LinkList()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, l := range links {
+		if strings.HasPrefix(l.Attrs().Name, r.cfg.Instance+"-") {
+			found = append(found, "link "+l.Attrs().Name)
+		}
+	}
+	for _, pattern := range []string{"/sys/fs/cgroup/*/", "/sys/fs/cgroup/"} {
+		dirs, _ := filepath.Glob(pattern + r.cfg.Instance)
+		found = append(found, dirs...)
+	}
+	tables, err := exec.Command("nft", "list", "tables").CombinedOutput()
+	if err != nil {
+		r.t.Fatalf("nft: %v: %s", err, tables)
+	}
+	for line := range strings.Lines(string(tables)) {
+		if strings.TrimSpace(line) == "table inet "+r.cfg.Instance {
+			found = append(found, line)
+		}
+	}
+	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, l := range loops {
+		if data, _ := os.ReadFile(l); strings.HasPrefix(string(data), r.cfg.Dir) {
+			found = append(found, "loop device of "+string(data))
+		}
+	}
+	runs, _ := filepath.Glob(filepath.Join(r.cfg.Dir, "*"))
+	return append(found, runs...)
+}
+
+// busyboxRoot is a directory with a shell and what a dyno needs around it.
+func busyboxRoot(t testing.TB) *os.File {
+	t.Helper()
+	root := t.TempDir()
+	path, err := exec.LookPath("busybox")
+	if err != nil {
+		t.Fatal("busybox is needed: install busybox-static")
+	}
+	for _, dir := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "app"} {
+		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, dir := range []string{"tmp", "app"} {
+		if err := os.Chmod(filepath.Join(root, dir), 0o777|os.ModeSticky); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, applet := range []string{"sh", "cat", "echo", "id", "ls", "sleep", "hostname", "dd", "nc", "ip", "kill", "touch", "mknod", "mount", "seq", "ps", "grep", "true", "unshare", "nslookup", "wget", "tail", "mkdir", "rm", "ping", "setsid", "ulimit", "env", "head"} {
+		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := os.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+var testSize = manifold.Size{
+	Name: "test", Memory: 64 << 20, MemorySwap: 128 << 20, Shares: 1, Processes: 64, Files: 256,
+	Disk: 32 << 20, Inodes: 2000,
+}
+
+func (r *rig) spec(script string) isolation.Spec {
+	return isolation.Spec{
+		Run: uuid.NewString(), Layers: []*os.File{r.layer}, Argv: []string{"/bin/sh", "-c", script},
+		Env: []string{"PATH=/bin", "HOME=/app", "SECRET=hunter2"}, Dir: "/app", Size: testSize, Grace: 2 * time.Second,
+	}
+}
+
+func (r *rig) start(script string) *isolation.Box {
+	r.t.Helper()
+	return r.startSpec(r.spec(script))
+}
+
+func (r *rig) startSpec(spec isolation.Spec) *isolation.Box {
+	r.t.Helper()
+	b, err := r.host.Start(r.t.Context(), spec)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return b
+}
+
+func (r *rig) wait(b *isolation.Box) isolation.Exit {
+	r.t.Helper()
+	select {
+	case <-b.Done():
+	case <-time.After(20 * time.Second):
+		r.t.Fatalf("dyno does not end; it said:\n%s", r.output(b))
+	}
+	exit, err := b.Exit()
+	if err != nil {
+		r.t.Fatalf("%v; it said:\n%s", err, r.output(b))
+	}
+	return exit
+}
+
+func (r *rig) output(b *isolation.Box) string {
+	r.t.Helper()
+	lines, err := segment.Read(b.LogDir(), 0, 100_000)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	var out strings.Builder
+	for _, l := range lines {
+		fmt.Fprintf(&out, "%s\n", l.Text)
+	}
+	return out.String()
+}
+
+// said polls until the dyno's output contains want.
+func (r *rig) said(b *isolation.Box, want string) {
+	r.t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(r.output(b), want); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			r.t.Fatalf("dyno did not say %q but:\n%s", want, r.output(b))
+		}
+	}
+}
+
+// run starts script, waits for its end and returns what it printed.
+func (r *rig) run(script string) string {
+	r.t.Helper()
+	b := r.start(script)
+	r.wait(b)
+	out := r.output(b)
+	if err := b.Remove(); err != nil {
+		r.t.Error(err)
+	}
+	return out
+}
+
+func TestExitStatusAndOutput(t *testing.T) {
+	r := newRig(t)
+	b := r.start("echo out; echo err >&2; echo again >/dev/stdout; exit 42")
+	exit := r.wait(b)
+	if exit.Status != 42 || exit.Lines != 3 || exit.Forced || exit.OOM || time.Since(exit.At) > time.Minute {
+		t.Errorf("exit is %+v", exit)
+	}
+	if got := r.output(b); got != "out\nerr\nagain\n" {
+		t.Errorf("output is %q", got)
+	}
+	for script, want := range map[string]int{"kill -SEGV $$": 139, "exec /bin/missing": 127, "exit 0": 0} {
+		b := r.start(script)
+		if exit := r.wait(b); exit.Status != want {
+			t.Errorf("%s: status %d, want %d", script, exit.Status, want)
+		}
+	}
+}
+
+func TestWhatADynoSees(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec(`id; hostname; echo pid $$; cat /proc/1/status | grep -E "^(Cap|NoNewPrivs)"; echo --; grep -E "^(Cap|NoNewPrivs)" /proc/self/status
+		ls /dev; ls -ld /app /bin; ulimit -u; ulimit -n; cat /sys/fs/cgroup/memory.max /proc/self/cgroup /etc/resolv.conf; env; ls /proc/self/fd; cat /proc/net/dev`)
+	b := r.startSpec(spec)
+	r.wait(b)
+	out := r.output(b)
+	for _, want := range []string{
+		"uid=1000 gid=1000", spec.Run, "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000",
+		"\n64\n256\n67108864\n", ":/\n", "SECRET=hunter2", "eth0:", "0        0",
+	} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is missing in\n%s", want, out)
+		}
+	}
+	if strings.Contains(out, "/"+r.cfg.Instance) {
+		t.Errorf("the host's cgroup names show:\n%s", out)
+	}
+}
+
+func TestWhatADynoCannotDo(t *testing.T) {
+	r := newRig(t)
+	for _, attempt := range []string{
+		"touch /bin/x", "mount -t tmpfs none /tmp", "unshare -r true", "mknod /tmp/sda b 8 0", "echo 1 >/proc/sys/kernel/panic",
+		"hostname evil", "kill -9 1; kill -0 1", "echo b >/proc/sysrq-trigger", "ip link set eth0 down", "cat /proc/kcore | head -c 1 | grep .",
+		"cat /dev/loop0", "ls /proc/1/root/", "cat /proc/1/environ | grep .", "echo x > /etc/passwd",
+	} {
+		if out := r.run("if " + attempt + " 2>/dev/null; then echo DONE; fi"); strings.Contains(out, "DONE") {
+			t.Errorf("a dyno could: %s", attempt)
+		}
+	}
+}
+
+func TestStopIsGentleThenNot(t *testing.T) {
+	r := newRig(t)
+	gentle := r.start(`trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
+	r.said(gentle, "ready")
+	if err := gentle.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if exit := r.wait(gentle); exit.Status != 7 || exit.Forced {
+		t.Errorf("exit is %+v, want status 7", exit)
+	}
+	stubborn := r.start(`trap '' TERM; setsid sh -c 'trap "" TERM; while :; do sleep 1; done' & echo ready; while :; do sleep 1; done`)
+	r.said(stubborn, "ready")
+	began := time.Now()
+	if err := errors.Join(stubborn.Stop(), stubborn.Stop()); err != nil {
+		t.Fatal(err)
+	}
+	if exit := r.wait(stubborn); exit.Status != 137 || !exit.Forced || time.Since(began) < 2*time.Second {
+		t.Errorf("exit is %+v after %v, want 137 by force after the grace of 2s", exit, time.Since(began))
+	}
+}
+
+func TestTTLEndsADyno(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec("sleep 1000")
+	spec.TTL = 300 * time.Millisecond
+	if exit := r.wait(r.startSpec(spec)); !exit.Expired || exit.Status != 143 {
+		t.Errorf("exit is %+v", exit)
+	}
+}
+
+func TestDynoOutlivesItsHostObjectAndIsAdopted(t *testing.T) {
+	r := newRig(t)
+	b := r.start("echo one; sleep 0.5; echo two; exit 3")
+	lost := r.start("sleep 1000")
+	ended := r.start("exit 9")
+	r.wait(ended)
+	if err := r.host.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r.open()
+	boxes, err := r.host.Boxes()
+	if err != nil || len(boxes) != 3 {
+		t.Fatalf("adopted %d boxes, %v", len(boxes), err)
+	}
+	for _, a := range boxes {
+		switch a.Run() {
+		case b.Run():
+			if exit := r.wait(a); exit.Status != 3 || exit.Lines != 2 || a.Addr() != b.Addr() {
+				t.Errorf("adopted dyno: %+v", exit)
+			}
+		case ended.Run():
+			if exit := r.wait(a); exit.Status != 9 {
+				t.Errorf("dyno that ended meanwhile: %+v", exit)
+			}
+		case lost.Run():
+			if err := a.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			<-a.Done()
+			if _, err := a.Exit(); !errors.Is(err, isolation.ErrNoRecord) {
+				t.Errorf("killed dyno: %v, want ErrNoRecord", err)
+			}
+		}
+	}
+	if fresh := r.start("true"); fresh.Addr() == b.Addr() || fresh.Addr() == lost.Addr() {
+		t.Error("a slot was given out twice")
+	}
+}
+
+func TestDiskAndInodesAreBounded(t *testing.T) {
+	r := newRig(t)
+	out := r.run(`dd if=/dev/zero of=/tmp/big bs=1M count=100 2>&1 | grep -i space; rm /tmp/big; for i in $(seq 3000); do echo > /tmp/f$i || break; done 2>&1 | grep -i -m1 space; echo still here`)
+	if strings.Count(out, "No space left") != 2 || !strings.Contains(out, "still here") {
+		t.Errorf("got:\n%s", out)
+	}
+}
+
+func TestScratchComesHome(t *testing.T) {
+	r := newRig(t)
+	b := r.start("mkdir /tmp/slug; echo hello > /tmp/slug/file")
+	r.wait(b)
+	dir, err := b.Scratch()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer dir.Close()
+	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	if data, err := root.ReadFile("tmp/slug/file"); string(data) != "hello\n" {
+		t.Errorf("got %q, %v", data, err)
+	}
+}
+
+func TestStdin(t *testing.T) {
+	r := newRig(t)
+	in, out, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprint(out, "from the agent\n")
+	out.Close()
+	defer in.Close()
+	spec := r.spec("cat")
+	spec.Stdin = in
+	b := r.startSpec(spec)
+	r.wait(b)
+	if got := r.output(b); got != "from the agent\n" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestMemoryLimitKills(t *testing.T) {
+	r := newRig(t)
+	b := r.start("exec tail /dev/zero")
+	exit := r.wait(b)
+	if !exit.OOM || exit.Status != 137 {
+		t.Errorf("exit is %+v, want OOM and 137", exit)
+	}
+}
+
+func TestListeningAndReach(t *testing.T) {
+	r := newRig(t)
+	b := r.start("nc -l -p 31337 -e echo hi")
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		up, err := b.Listening(31337)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if up {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("nobody listens")
+		}
+	}
+	if up, _ := b.Listening(31338); up {
+		t.Error("the wrong port listens")
+	}
+	conn, err := (&netDialer{}).dial(t.Context(), netip.AddrPortFrom(b.Addr(), 31337))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if data, err := io.ReadAll(conn); string(data) != "hi\n" {
+		t.Errorf("got %q, %v", data, err)
+	}
+	loopback := r.start("nc -l -s 127.0.0.1 -p 31337 & echo ready; wait")
+	r.said(loopback, "ready")
+	if up, _ := loopback.Listening(31337); up {
+		t.Error("a listener on the dyno's loopback counts as reachable")
+	}
+}
+
+func TestDynosCannotReachEachOtherNorTheHost(t *testing.T) {
+	r := newRig(t)
+	server := r.start("echo ready; while :; do nc -l -p 80 -e echo reached; done")
+	r.said(server, "ready")
+	out := r.run(fmt.Sprintf("nc -w 1 %s 80; nc -w 1 %s 22; ip route", server.Addr(), strings.TrimSpace("172.29.0.1")))
+	if strings.Contains(out, "reached") {
+		t.Errorf("a dyno reached its neighbour:\n%s", out)
+	}
+	if !strings.Contains(out, "default via") {
+		t.Errorf("no default route:\n%s", out)
+	}
+}
+
+func TestStartThatFailsLeavesNothing(t *testing.T) {
+	r := newRig(t)
+	before := r.marks()
+	for name, change := range map[string]func(*isolation.Spec){
+		"no layers":        func(s *isolation.Spec) { s.Layers = nil },
+		"layer of nothing": func(s *isolation.Spec) { f, _ := os.Open("/dev/null"); s.Layers = []*os.File{f} },
+		"size too small":   func(s *isolation.Spec) { s.Size.Disk = 1 },
+		"run is a path":    func(s *isolation.Spec) { s.Run = "../x" },
+		"env too long":     func(s *isolation.Spec) { s.Env = []string{"A=" + strings.Repeat("x", 5<<20)} },
+	} {
+		spec := r.spec("true")
+		change(&spec)
+		if _, err := r.host.Start(t.Context(), spec); err == nil {
+			t.Errorf("%s: started", name)
+		} else if len(err.Error()) < 20 {
+			t.Errorf("%s: %v says too little", name, err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := r.host.Start(ctx, r.spec("true")); !errors.Is(err, context.Canceled) {
+		t.Errorf("cancelled start: %v", err)
+	}
+	after := slices.DeleteFunc(r.marks(), func(s string) bool { return strings.Contains(s, "template-") || strings.HasPrefix(s, "/sys/fs/cgroup") })
+	before = slices.DeleteFunc(before, func(s string) bool { return strings.Contains(s, "template-") || strings.HasPrefix(s, "/sys/fs/cgroup") })
+	if !slices.Equal(before, after) {
+		t.Errorf("left behind:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
+	}
+}
+
+func TestManyStartsAndStopsLeaveNothing(t *testing.T) {
+	r := newRig(t)
+	for i := range 30 {
+		b := r.start("sleep 1000 & sleep 1000 & wait")
+		if i%3 == 0 {
+			if err := b.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := b.Remove(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	boxes, err := r.host.Boxes()
+	if err != nil || len(boxes) != 0 {
+		t.Errorf("%d boxes left, %v", len(boxes), err)
+	}
+}
+
+func BenchmarkStart(b *testing.B) {
+	r := newRig(b)
+	for b.Loop() {
+		box := r.start("exec true")
+		<-box.Done()
+		b.StopTimer()
+		if err := box.Remove(); err != nil {
+			b.Fatal(err)
+		}
+		b.StartTimer()
+	}
+}

@@ -1,0 +1,247 @@
+package isolation
+
+import (
+	"context"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"manifold"
+	"manifold/isolation/boot"
+)
+
+// launchTimeout bounds the time PID 1 may take to start the app.
+const launchTimeout = 30 * time.Second
+
+// Start builds a box and starts the app in it. When it returns without error
+// the app's first process exists, and nothing of it depends on this process
+// any more. On an error nothing is left behind.
+func (h *Host) Start(ctx context.Context, spec Spec) (*Box, error) {
+	if err := spec.check(); err != nil {
+		return nil, fmt.Errorf("start dyno: %w", err)
+	}
+	s, err := h.take(spec.Run)
+	if err != nil {
+		return nil, err
+	}
+	b := h.box(boxRecord{Run: spec.Run, Slot: s, Size: spec.Size})
+	if err := h.start(ctx, b, spec); err != nil {
+		return nil, errors.Join(fmt.Errorf("start dyno %s: %w", spec.Run, err), b.Remove())
+	}
+	return b, nil
+}
+
+func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
+	scratch, dir, err := h.prepare(b)
+	if err != nil {
+		return err
+	}
+	defer scratch.Close()
+	defer dir.Close()
+	procs, err := h.cgroups.create(b.record.Run, b.record.Size)
+	if err != nil {
+		return err
+	}
+	defer closeAll(procs)
+
+	process, socket, err := h.clone(b)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	if err := b.watch(process.Pid, process); err != nil {
+		_ = process.Kill()
+		_, _ = process.Wait()
+		return err
+	}
+	if err := h.cfg.connect(b.record.Slot, process.Pid); err != nil {
+		return err
+	}
+	layers, err := mapLayers(spec.Layers, process.Pid)
+	defer closeAll(layers)
+	if err != nil {
+		return err
+	}
+	stdin := spec.Stdin
+	if stdin == nil {
+		if stdin, err = os.Open(os.DevNull); err != nil {
+			return err
+		}
+		defer stdin.Close()
+	}
+	msg := h.message(spec)
+	msg.Layers, msg.Procs = len(layers), len(procs)
+	files := append(append(append([]*os.File{}, layers...), scratch, dir, stdin), procs...)
+	return converse(ctx, socket, msg, files)
+}
+
+// prepare makes the run's directory. box.json comes first: from then on a
+// death of this process at any point leaves a run that Boxes finds.
+func (h *Host) prepare(b *Box) (scratch, dir *os.File, err error) {
+	if err := os.Mkdir(b.Dir(), 0o700); err != nil {
+		return nil, nil, err
+	}
+	data, err := json.Marshal(b.record)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := os.WriteFile(filepath.Join(b.Dir(), boxName), data, 0o600); err != nil {
+		return nil, nil, err
+	}
+	owner := b.record.Slot.uid(h.cfg)
+	path := filepath.Join(b.Dir(), pid1Name)
+	if err := os.Mkdir(path, 0o700); err != nil {
+		return nil, nil, err
+	}
+	if err := os.Chown(path, owner, owner); err != nil {
+		return nil, nil, err
+	}
+	if dir, err = os.Open(path); err != nil {
+		return nil, nil, err
+	}
+	if scratch, err = h.newScratch(b.Dir(), b.record.Size, owner); err != nil {
+		dir.Close()
+		return nil, nil, err
+	}
+	return scratch, dir, nil
+}
+
+// clone starts PID 1 in its namespaces and its cgroup. The cgroup namespace
+// is not among them: it would begin at this process's cgroup; the app makes
+// its own when it is in place.
+func (h *Host) clone(b *Box) (*os.Process, *net.UnixConn, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "socket"), os.NewFile(uintptr(pair[1]), "socket")
+	defer ours.Close()
+	defer theirs.Close()
+	cgroup, err := os.Open(filepath.Join(h.cgroups.dir(b.record.Run), "init"))
+	if err != nil {
+		return nil, nil, err
+	}
+	defer cgroup.Close()
+	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: b.record.Slot.uid(h.cfg), Size: idsPerSlot}}
+	cmd := &exec.Cmd{
+		Path:       "/proc/self/fd/4",
+		Args:       []string{"manifold-pid1"},
+		Env:        []string{"GOMAXPROCS=1", "GOGC=50"},
+		Dir:        "/",
+		ExtraFiles: []*os.File{theirs, h.launcher}, // boot.FD and the one above it
+		SysProcAttr: &syscall.SysProcAttr{
+			Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
+				unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
+			UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
+			Credential:  &syscall.Credential{}, // the host's root has no id in there: become theirs
+			UseCgroupFD: true, CgroupFD: int(cgroup.Fd()),
+			Setsid: true, // a terminal's Ctrl-C is for the agent, not for dynos
+		},
+	}
+	if err := cmd.Start(); err != nil {
+		return nil, nil, fmt.Errorf("clone into new namespaces: %w", err)
+	}
+	conn, err := net.FileConn(ours)
+	if err != nil {
+		_ = cmd.Process.Kill()
+		_, _ = cmd.Process.Wait()
+		return nil, nil, fmt.Errorf("open socket: %w", err)
+	}
+	return cmd.Process, conn.(*net.UnixConn), nil
+}
+
+// mapLayers clones each layer's mount with the ids of the process's user
+// namespace: files of root in an image belong to root in the dyno
+// (mount_setattr(2), MOUNT_ATTR_IDMAP). The superblock stays shared.
+func mapLayers(layers []*os.File, pid int) ([]*os.File, error) {
+	userns, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/user")
+	if err != nil {
+		return nil, fmt.Errorf("open user namespace: %w", err)
+	}
+	defer userns.Close()
+	var clones []*os.File
+	for i, layer := range layers {
+		fd, err := unix.OpenTree(int(layer.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+		if err != nil {
+			return clones, fmt.Errorf("clone mount of layer %d: %w", i, err)
+		}
+		clones = append(clones, os.NewFile(uintptr(fd), "layer"))
+		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
+		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return clones, fmt.Errorf("map ids of layer %d: %w", i, err)
+		}
+	}
+	return clones, nil
+}
+
+func (h *Host) message(spec Spec) boot.Message {
+	var resolv strings.Builder
+	for _, r := range h.cfg.Resolvers {
+		fmt.Fprintf(&resolv, "nameserver %s\n", r)
+	}
+	logLimit := spec.LogLimit
+	if logLimit == 0 {
+		logLimit = DefaultLogLimit
+	}
+	return boot.Message{
+		Run: spec.Run, Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, UID: manifold.DynoUID,
+		Files: []boot.File{
+			{Path: "/etc/hostname", Content: spec.Run + "\n"},
+			{Path: "/etc/hosts", Content: "127.0.0.1 localhost " + spec.Run + "\n::1 localhost ip6-localhost\n"},
+			{Path: "/etc/resolv.conf", Content: resolv.String()},
+		},
+		Processes: spec.Size.Processes, OpenFiles: spec.Size.Files, Memory: spec.Size.Memory,
+		Grace: spec.Grace, TTL: spec.TTL, LogLimit: logLimit,
+	}
+}
+
+// converse sends PID 1 its message and waits for its answer.
+func converse(ctx context.Context, socket *net.UnixConn, msg boot.Message, files []*os.File) error {
+	deadline := time.Now().Add(launchTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	if err := socket.SetDeadline(deadline); err != nil {
+		return err
+	}
+	defer context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Now()) })()
+	body, err := json.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	if len(body) > boot.MaxMessage {
+		return fmt.Errorf("command and environment are %d bytes; at most %d fit", len(body), boot.MaxMessage)
+	}
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	_, _, err = socket.WriteMsgUnix(head, unix.UnixRights(fds...), nil)
+	if err == nil {
+		_, err = socket.Write(body)
+	}
+	// A PID 1 that refused before it read everything has left its answer.
+	answer, readErr := io.ReadAll(io.LimitReader(socket, 4096))
+	switch err = errors.Join(err, readErr); {
+	case err != nil && len(answer) == 0:
+		return fmt.Errorf("talk to PID 1: %w", errors.Join(context.Cause(ctx), err))
+	case string(answer) == boot.Started:
+		return nil
+	case len(answer) == 0:
+		return errors.New("PID 1 died without a word")
+	}
+	return errors.New(string(answer))
+}

@@ -1,0 +1,195 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"manifold/isolation/boot"
+	"manifold/isolation/segment"
+)
+
+// dyno is the running dyno as its PID 1 sees it.
+type dyno struct {
+	msg    boot.Message
+	dir    *os.File // PID 1's directory on the host
+	app    int      // pid of the app's first process
+	signal chan os.Signal
+	log    <-chan uint64 // number of lines, once output has ended
+}
+
+// start starts the app and the copying of its output.
+func start(msg boot.Message, fds descriptors) (*dyno, error) {
+	if err := unix.Sethostname([]byte(msg.Run)); err != nil {
+		return nil, fmt.Errorf("set hostname: %w", err)
+	}
+	logDir, err := openDir(fds.dir, boot.LogName)
+	if err != nil {
+		return nil, fmt.Errorf("open log directory: %w", err)
+	}
+	w, err := segment.NewWriter(logDir, msg.LogLimit)
+	if err != nil {
+		return nil, err
+	}
+	r, output, err := os.Pipe()
+	if err != nil {
+		return nil, err
+	}
+	defer output.Close()
+	// The app may open its output again through /dev/stdout.
+	if err := output.Chown(msg.UID, msg.UID); err != nil {
+		return nil, fmt.Errorf("give the app its output: %w", err)
+	}
+	// A roomy pipe keeps a burst from waiting for the disk; the default does too, later.
+	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, 256<<10)
+
+	d := &dyno{msg: msg, dir: fds.dir, signal: make(chan os.Signal, 8)}
+	signal.Notify(d.signal, unix.SIGTERM)
+	if d.app, err = startApp(msg, fds, output); err != nil {
+		return nil, err
+	}
+	lines := make(chan uint64, 1)
+	go func() { lines <- copyLines(r, w) }()
+	d.log = lines
+	return d, nil
+}
+
+func openDir(parent *os.File, name string) (*os.File, error) {
+	if err := unix.Mkdirat(int(parent.Fd()), name, 0o700); err != nil && err != unix.EEXIST {
+		return nil, err
+	}
+	fd, err := unix.Openat(int(parent.Fd()), name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// run sees the dyno to its end and writes the exit record. The dyno ends when
+// the app's first process does: whatever that leaves behind is killed.
+func (d *dyno) run() {
+	ended := make(chan boot.Record, 1)
+	gone := make(chan struct{})
+	go d.reap(ended, gone)
+
+	var expire, force <-chan time.Time
+	if d.msg.TTL > 0 {
+		expire = time.After(d.msg.TTL)
+	}
+	var expired, forced bool
+	stop := func() {
+		if force == nil {
+			_ = unix.Kill(-1, unix.SIGTERM) // nobody there: reap will say so
+			force = time.After(d.msg.Grace)
+		}
+	}
+	for {
+		select {
+		case <-d.signal:
+			stop()
+		case <-expire:
+			expired = true
+			stop()
+		case <-force:
+			forced = true
+			_ = unix.Kill(-1, unix.SIGKILL)
+		case record := <-ended:
+			<-gone
+			record.Expired, record.Forced = expired, forced
+			record.Lines = <-d.log
+			d.write(record)
+			return
+		}
+	}
+}
+
+// reap waits for every child there is and ever will be; orphans become
+// children of PID 1. When the app's first process ends it kills the rest.
+func (d *dyno) reap(ended chan<- boot.Record, gone chan<- struct{}) {
+	for {
+		var status syscall.WaitStatus
+		pid, err := syscall.Wait4(-1, &status, 0, nil)
+		switch {
+		case err == syscall.EINTR:
+			continue
+		case err != nil: // ECHILD: none left
+			close(gone)
+			return
+		case pid == d.app:
+			record := boot.Record{Status: status.ExitStatus(), At: time.Now().UTC()}
+			if status.Signaled() {
+				record.Status = 128 + int(status.Signal())
+			}
+			ended <- record
+			_ = unix.Kill(-1, unix.SIGKILL)
+		}
+	}
+}
+
+// write leaves the exit record, whole or not at all. On a full disk it tries
+// again for a while: the log segments may be dropped for it, the truth of how
+// the dyno ended may not.
+func (d *dyno) write(record boot.Record) {
+	data, err := json.Marshal(record)
+	if err != nil {
+		return
+	}
+	const temp = boot.RecordName + ".new"
+	for range 20 {
+		if d.writeFile(temp, data) == nil && unix.Renameat(int(d.dir.Fd()), temp, int(d.dir.Fd()), boot.RecordName) == nil {
+			return
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+}
+
+func (d *dyno) writeFile(name string, data []byte) error {
+	fd, err := unix.Openat(int(d.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return err
+	}
+	f := os.NewFile(uintptr(fd), name)
+	defer f.Close()
+	_, err = f.Write(data)
+	return err
+}
+
+// copyLines cuts output into lines and keeps them until the last process has
+// closed its end. It never waits for anything but output, so that a full disk
+// or a dead agent cannot block the app.
+func copyLines(r *os.File, w *segment.Writer) uint64 {
+	buf := make([]byte, 32<<10)
+	held := 0 // bytes at the front of buf that belong to an unfinished line
+	for {
+		n, err := r.Read(buf[held:])
+		now := time.Now()
+		rest := buf[:held+n]
+		for {
+			i := bytes.IndexByte(rest, '\n')
+			if i < 0 {
+				break
+			}
+			w.Buffer(now, bytes.TrimSuffix(rest[:i], []byte{'\r'}))
+			rest = rest[i+1:]
+		}
+		for len(rest) >= segment.MaxLine {
+			w.Buffer(now, rest[:segment.MaxLine])
+			rest = rest[segment.MaxLine:]
+		}
+		if err != nil {
+			if len(rest) > 0 {
+				w.Buffer(now, rest)
+			}
+			w.Close()
+			return w.Seq()
+		}
+		w.Flush()
+		held = copy(buf, rest)
+	}
+}

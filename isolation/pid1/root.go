@@ -1,0 +1,262 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"manifold/isolation/boot"
+)
+
+// base is where the new root is put together: a tmpfs of our own, over a
+// directory that every host has. It is left behind by pivot_root.
+const base = "/tmp"
+
+// buildRoot makes the dyno's root filesystem and moves into it. The host's
+// tree, of which a copy came with the mount namespace, is gone afterwards.
+//
+//	overlay   lower: the layers   upper: scratch/upper
+//	  /proc   own, with parts masked or read-only
+//	  /sys    read-only, own network; /sys/fs/cgroup shows the limit
+//	  /dev    minimal; own /dev/pts, /dev/shm, /dev/mqueue
+func buildRoot(msg boot.Message, fds descriptors) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return fmt.Errorf("make mounts private: %w", err)
+	}
+	if err := unix.Mount("tmpfs", base, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size=1m"); err != nil {
+		return fmt.Errorf("mount tmpfs to build in: %w", err)
+	}
+	root, err := overlay(fds)
+	if err != nil {
+		return err
+	}
+	if err := writeFiles(root, msg.Files); err != nil {
+		return err
+	}
+	for _, step := range []func(string, boot.Message) error{mountProc, mountSys, mountDev} {
+		if err := step(root, msg); err != nil {
+			return err
+		}
+	}
+	return enter(root)
+}
+
+// overlay attaches the layers and the scratch mount and lays them over each
+// other (Documentation/filesystems/overlayfs.rst). userxattr, since a user
+// namespace may not write trusted.* attributes.
+func overlay(fds descriptors) (string, error) {
+	attach := func(fd int, dir string) error {
+		if err := os.Mkdir(dir, 0o700); err != nil {
+			return err
+		}
+		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("attach mount: %w", err)
+		}
+		return unix.Close(fd)
+	}
+	var lower []string
+	for i, fd := range fds.layers {
+		dir := base + "/" + strconv.Itoa(i)
+		if err := attach(fd, dir); err != nil {
+			return "", fmt.Errorf("layer %d: %w", i, err)
+		}
+		lower = append(lower, dir)
+	}
+	if err := attach(fds.scratch, base+"/scratch"); err != nil {
+		return "", fmt.Errorf("writable layer: %w", err)
+	}
+	root := base + "/root"
+	if err := os.Mkdir(root, 0o755); err != nil {
+		return "", err
+	}
+	options := "userxattr,lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + base + "/scratch/upper,workdir=" + base + "/scratch/work"
+	if err := unix.Mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return "", fmt.Errorf("mount overlay: %w", err)
+	}
+	return root, nil
+}
+
+// writeFiles puts the platform's small files in place. Nothing runs in the
+// dyno yet, but the layers may hold a link where a file should be: the root
+// is opened as a root that no link leaves.
+func writeFiles(dir string, files []boot.File) error {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	for _, f := range files {
+		name := strings.TrimPrefix(path.Clean(f.Path), "/")
+		if err := root.MkdirAll(path.Dir(name), 0o755); err != nil {
+			return fmt.Errorf("write %s: %w", f.Path, err)
+		}
+		_ = root.Remove(name) // a link in the image must not be written through
+		if err := root.WriteFile(name, []byte(f.Content), 0o644); err != nil {
+			return fmt.Errorf("write %s: %w", f.Path, err)
+		}
+	}
+	return nil
+}
+
+// Paths of /proc that say something of the host or of other dynos are
+// covered; those that steer the kernel are read-only.
+var (
+	maskedFiles = []string{"kcore", "keys", "key-users", "kpagecount", "kpageflags", "kpagecgroup", "latency_stats", "sched_debug", "slabinfo", "timer_list", "timer_stats", "vmallocinfo", "swaps"}
+	maskedDirs  = []string{"acpi", "asound", "scsi"}
+	readOnly    = []string{"bus", "driver", "fs", "irq", "sys", "sysrq-trigger", "tty"}
+)
+
+func mountProc(root string, _ boot.Message) error {
+	proc := root + "/proc"
+	if err := mountOn("proc", proc, "proc", 0, ""); err != nil {
+		return err
+	}
+	// No user namespace inside a dyno: it would give an app capabilities over
+	// namespaces of its own, and with them most of the kernel's attack surface.
+	if err := os.WriteFile(proc+"/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
+		return fmt.Errorf("forbid user namespaces: %w", err)
+	}
+	for _, name := range maskedFiles {
+		if err := bind("/dev/null", proc+"/"+name, unix.MS_RDONLY); err != nil {
+			return err
+		}
+	}
+	for _, name := range maskedDirs {
+		if _, err := os.Lstat(proc + "/" + name); err != nil {
+			continue // this kernel does not have it
+		}
+		if err := mountOn("tmpfs", proc+"/"+name, "tmpfs", unix.MS_RDONLY, "size=0,nr_inodes=1"); err != nil {
+			return err
+		}
+	}
+	for _, name := range readOnly {
+		if err := bind(proc+"/"+name, proc+"/"+name, unix.MS_RDONLY); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mountSys shows sysfs read-only. In the place of the cgroup tree, which says
+// much of the host, stand the two files in which programs look for their
+// memory limit.
+func mountSys(root string, msg boot.Message) error {
+	sys := root + "/sys"
+	if err := mountOn("sysfs", sys, "sysfs", unix.MS_RDONLY, ""); err != nil {
+		return err
+	}
+	if _, err := os.Lstat(sys + "/firmware"); err == nil {
+		if err := mountOn("tmpfs", sys+"/firmware", "tmpfs", unix.MS_RDONLY, "size=0,nr_inodes=1"); err != nil {
+			return err
+		}
+	}
+	cg := sys + "/fs/cgroup"
+	if err := mountOn("tmpfs", cg, "tmpfs", 0, "mode=755,size=64k"); err != nil {
+		return err
+	}
+	limit := []byte(strconv.FormatInt(msg.Memory, 10) + "\n")
+	if err := os.Mkdir(cg+"/memory", 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{"/memory.max", "/memory/memory.limit_in_bytes"} {
+		if err := os.WriteFile(cg+name, limit, 0o444); err != nil {
+			return fmt.Errorf("show memory limit: %w", err)
+		}
+	}
+	return remount(cg, unix.MS_RDONLY)
+}
+
+func mountDev(root string, _ boot.Message) error {
+	dev := root + "/dev"
+	if err := unix.Mount("tmpfs", mkdir(dev), "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k"); err != nil {
+		return fmt.Errorf("mount /dev: %w", err)
+	}
+	// A user namespace cannot make device nodes: the host's are shown, and
+	// the cgroup's device list allows no others.
+	for _, name := range []string{"null", "zero", "full", "random", "urandom", "tty"} {
+		if err := os.WriteFile(dev+"/"+name, nil, 0o666); err != nil {
+			return err
+		}
+		if err := unix.Mount("/dev/"+name, dev+"/"+name, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("show /dev/%s: %w", name, err)
+		}
+	}
+	if err := unix.Mount("devpts", mkdir(dev+"/pts"), "devpts", unix.MS_NOSUID|unix.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,max=256"); err != nil {
+		return fmt.Errorf("mount /dev/pts: %w", err)
+	}
+	if err := mountOn("tmpfs", dev+"/shm", "tmpfs", 0, "mode=1777,size=64m"); err != nil {
+		return err
+	}
+	if err := mountOn("mqueue", dev+"/mqueue", "mqueue", 0, ""); err != nil {
+		return err
+	}
+	for name, target := range map[string]string{
+		"ptmx": "pts/ptmx", "fd": "/proc/self/fd",
+		"stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+	} {
+		if err := os.Symlink(target, dev+"/"+name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter makes root the root of this mount namespace and drops what was there
+// (pivot_root(2), "pivot_root(".", ".")").
+func enter(root string) error {
+	if err := unix.Chdir(root); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("leave the host's tree: %w", err)
+	}
+	return unix.Chdir("/")
+}
+
+// mountOn mounts a filesystem of the kernel's on dir, which is made if the
+// image lacks it.
+func mountOn(source, dir, fstype string, flags uintptr, data string) error {
+	flags |= unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
+	if err := unix.Mount(source, mkdir(dir), fstype, flags, data); err != nil {
+		return fmt.Errorf("mount %s: %w", strings.TrimPrefix(dir, base+"/root"), err)
+	}
+	return nil
+}
+
+// mkdir makes dir if it can; the mount that follows says what is wrong.
+func mkdir(dir string) string {
+	_ = os.MkdirAll(dir, 0o755)
+	return dir
+}
+
+// bind shows source at target with more flags. A target that this kernel does
+// not have is no fault.
+func bind(source, target string, flags uintptr) error {
+	if _, err := os.Lstat(target); err != nil {
+		return nil
+	}
+	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("cover %s: %w", strings.TrimPrefix(target, base+"/root"), err)
+	}
+	return remount(target, flags)
+}
+
+// remount adds flags to a mount of ours, keeping those it must keep.
+func remount(target string, flags uintptr) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(target, &st); err != nil {
+		return fmt.Errorf("remount %s: %w", target, err)
+	}
+	keep := uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY)
+	if err := unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|keep|flags, ""); err != nil {
+		return fmt.Errorf("remount %s: %w", strings.TrimPrefix(target, base+"/root"), err)
+	}
+	return nil
+}

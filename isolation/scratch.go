@@ -1,0 +1,204 @@
+package isolation
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"manifold"
+)
+
+// The writable layer of a dyno is an ext4 image of its own, mounted by loop
+// device: whatever filesystem the host has, a dyno that fills its layer with
+// bytes or inodes gets ENOSPC and nobody else notices. Images are sparse
+// copies of a template made once for each size; they have no journal, since
+// the layer dies with the dyno.
+
+// template returns the path of an empty image for size, made if missing.
+func (h *Host) template(size manifold.Size) (string, error) {
+	if size.Disk < 16<<20 || size.Inodes < 1000 {
+		return "", fmt.Errorf("a writable layer of %d bytes and %d inodes is too small", size.Disk, size.Inodes)
+	}
+	path := filepath.Join(h.cfg.Dir, fmt.Sprintf("template-%d-%d.img", size.Disk, size.Inodes))
+	h.templates.Lock()
+	defer h.templates.Unlock()
+	if _, err := os.Stat(path); err == nil {
+		return path, nil
+	}
+	temp := path + ".new"
+	defer os.Remove(temp)
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return "", err
+	}
+	err = errors.Join(f.Truncate(size.Disk), f.Close())
+	if err != nil {
+		return "", fmt.Errorf("make scratch template: %w", err)
+	}
+	mkfs := exec.Command("mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096", "-I", "256",
+		"-N", strconv.FormatInt(size.Inodes, 10), "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", temp)
+	if out, err := mkfs.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("make scratch template (is e2fsprogs installed?): %w: %s", err, strings.TrimSpace(string(out)))
+	}
+	return path, os.Rename(temp, path)
+}
+
+// newScratch makes the run's image and returns it mounted, detached, with
+// upper and work directories that belong to the slot's root user.
+func (h *Host) newScratch(dir string, size manifold.Size, owner int) (*os.File, error) {
+	template, err := h.template(size)
+	if err != nil {
+		return nil, err
+	}
+	image := filepath.Join(dir, scratchName)
+	if err := copySparse(template, image); err != nil {
+		return nil, fmt.Errorf("make writable layer: %w", err)
+	}
+	mount, err := mountScratch(image, false)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range []string{"upper", "work"} {
+		if err := unix.Mkdirat(int(mount.Fd()), name, 0o755); err != nil {
+			mount.Close()
+			return nil, fmt.Errorf("prepare writable layer: %w", err)
+		}
+		if err := unix.Fchownat(int(mount.Fd()), name, owner, owner, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			mount.Close()
+			return nil, fmt.Errorf("prepare writable layer: %w", err)
+		}
+	}
+	return mount, nil
+}
+
+// mountScratch mounts an ext4 image, attached nowhere: it lasts as long as
+// the descriptor or a dyno that got it. The loop device goes with it.
+func mountScratch(image string, readOnly bool) (*os.File, error) {
+	loop, err := attachLoop(image, readOnly)
+	if err != nil {
+		return nil, fmt.Errorf("attach %s: %w", filepath.Base(image), err)
+	}
+	defer loop.Close()
+	fs, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return nil, fmt.Errorf("open ext4: %w", err)
+	}
+	defer unix.Close(fs)
+	settings := []struct{ key, value string }{{"source", loop.Name()}, {"errors", "continue"}}
+	for _, s := range settings {
+		if err := unix.FsconfigSetString(fs, s.key, s.value); err != nil {
+			return nil, fmt.Errorf("set %s of writable layer: %w", s.key, err)
+		}
+	}
+	flags := []string{"noinit_itable"} // else ext4 would write 100 MB of zeros in the background
+	if readOnly {
+		flags = append(flags, "ro")
+	}
+	for _, f := range flags {
+		if err := unix.FsconfigSetFlag(fs, f); err != nil {
+			return nil, fmt.Errorf("set %s of writable layer: %w", f, err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return nil, fmt.Errorf("mount writable layer: %w", err)
+	}
+	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOATIME)
+	if err != nil {
+		return nil, fmt.Errorf("mount writable layer: %w", err)
+	}
+	return os.NewFile(uintptr(fd), image), nil
+}
+
+// attachLoop binds image to a free loop device that frees itself with its
+// last user (loop(4)).
+func attachLoop(image string, readOnly bool) (*os.File, error) {
+	mode, flags := os.O_RDWR, uint32(unix.LO_FLAGS_AUTOCLEAR)
+	if readOnly {
+		mode, flags = os.O_RDONLY, flags|unix.LO_FLAGS_READ_ONLY
+	}
+	file, err := os.OpenFile(image, mode|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	config := unix.LoopConfig{Fd: uint32(file.Fd()), Size: 4096, Info: unix.LoopInfo64{Flags: flags}}
+	for range 100 { // another process may take the free device first
+		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
+		if err != nil {
+			return nil, fmt.Errorf("find a free loop device: %w", err)
+		}
+		loop, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDWR, 0)
+		if err != nil {
+			return nil, err
+		}
+		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
+		if err == nil {
+			return loop, nil
+		}
+		loop.Close()
+		if err != unix.EBUSY {
+			return nil, fmt.Errorf("configure loop device: %w", err)
+		}
+	}
+	return nil, errors.New("every loop device was taken by somebody else")
+}
+
+// copySparse copies the data of a sparse file and leaves its holes holes; on
+// a filesystem with reflinks nothing is copied at all.
+func copySparse(from, to string) error {
+	src, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer src.Close()
+	dst, err := os.OpenFile(to, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer dst.Close()
+	if unix.IoctlFileClone(int(dst.Fd()), int(src.Fd())) == nil {
+		return nil
+	}
+	info, err := src.Stat()
+	if err != nil {
+		return err
+	}
+	if err := dst.Truncate(info.Size()); err != nil {
+		return err
+	}
+	for off := int64(0); ; {
+		start, err := unix.Seek(int(src.Fd()), off, unix.SEEK_DATA)
+		if err == unix.ENXIO {
+			return nil // only a hole is left
+		}
+		if err != nil {
+			return err
+		}
+		end, err := unix.Seek(int(src.Fd()), start, unix.SEEK_HOLE)
+		if err != nil {
+			return err
+		}
+		for in, out := start, start; in < end; {
+			n, err := unix.CopyFileRange(int(src.Fd()), &in, int(dst.Fd()), &out, int(end-in), 0)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				return io.ErrUnexpectedEOF
+			}
+		}
+		off = end
+	}
+}
