@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strconv"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -72,7 +73,7 @@ func (s *Store) pack(ctx context.Context, dir *os.File, o PackOptions) (manifold
 	if err := os.Mkdir(source, 0o700); err != nil {
 		return manifold.Image{}, err
 	}
-	args := []string{"--quiet", "-zlz4hc", "-x-1", "-U" + uuid, "-T" + latest, "--preserve-mtime"}
+	args := []string{"-d1", "-zlz4hc", "-x-1", "-U" + uuid}
 	if o.Owner >= 0 {
 		id := strconv.Itoa(o.Owner)
 		args = append(args, "--force-uid="+id, "--force-gid="+id)
@@ -107,10 +108,10 @@ func (s *Store) pack(ctx context.Context, dir *os.File, o PackOptions) (manifold
 
 // mkfs runs mkfs.erofs with its output file bounded by limit.
 func mkfs(ctx context.Context, args []string, limit int64) error {
-	var said bytes.Buffer
+	said := &tail{}
 	cmd := exec.CommandContext(ctx, "mkfs.erofs", args...)
-	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C"}
-	cmd.Stdout, cmd.Stderr = &tail{&said}, &tail{&said}
+	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "SOURCE_DATE_EPOCH=" + latest}
+	cmd.Stdout, cmd.Stderr = said, said
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start mkfs.erofs (Debian package erofs-utils): %w", err)
@@ -122,11 +123,11 @@ func mkfs(ctx context.Context, args []string, limit int64) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if status, ok := cmd.ProcessState.Sys().(unix.WaitStatus); ok && status.Signaled() && status.Signal() == unix.SIGXFSZ {
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == unix.SIGXFSZ {
 		return ErrTooLarge
 	}
 	if err != nil {
-		return fmt.Errorf("mkfs.erofs: %w: %q", err, said.String())
+		return fmt.Errorf("mkfs.erofs: %w: %q", err, said.buf.String())
 	}
 	return nil
 }
@@ -183,13 +184,13 @@ func cloneReadOnly(dir *os.File) (*os.File, error) {
 
 // tail keeps the last bytes of what a program said; the rest is not worth
 // memory, since file names of the tree may be in it.
-type tail struct{ *bytes.Buffer }
+type tail struct{ buf bytes.Buffer }
 
 const tailBytes = 1 << 10
 
 func (t *tail) Write(p []byte) (int, error) {
-	t.Buffer.Write(p[max(0, len(p)-tailBytes):])
-	t.Next(max(0, t.Len()-tailBytes))
+	t.buf.Write(p[max(0, len(p)-tailBytes):])
+	t.buf.Next(max(0, t.buf.Len()-tailBytes))
 	return len(p), nil
 }
 
