@@ -8,6 +8,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"manifold"
 	"manifold/slugfs"
 )
@@ -59,10 +61,14 @@ func (s *Server) takeLogs(w http.ResponseWriter, r *http.Request, peer string) e
 	}
 	kept := batch.Streams[:0]
 	for _, stream := range batch.Streams {
-		if j := s.jobOf(stream, peer); j == nil {
+		j := s.jobOf(stream, peer)
+		switch {
+		case j == nil && uuid.Validate(stream.App) != nil, stream.ID == "", len(stream.ID) > 200:
+			s.cfg.Log.Warn("dropped log lines of a stream nobody can read", "peer", peer, "lines", len(stream.Lines)) // sending them again would not mend it
+		case j == nil:
 			stream.ID = peer + "/" + stream.ID
 			kept = append(kept, stream)
-		} else if stream.Source == manifold.SourceApp {
+		case stream.Source == manifold.SourceApp:
 			j.lines.put(stream.Lines) // what the platform says of a job is in its Result
 		}
 	}

@@ -1,0 +1,154 @@
+package coordinator
+
+import (
+	"cmp"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"manifold"
+	"manifold/coordinator/compiler"
+	"manifold/coordinator/scheduler"
+)
+
+// Config is all that an operator may change.
+type Config struct {
+	manifold.Settings
+	Scheduler  scheduler.Settings
+	Email      string            // of the first user, made at the first start
+	BuildEnv   map[string]string // given to every build: mirrors and proxies; may hold passwords
+	BuildCA    string            // file of certificates builds trust besides the stack's
+	Buildpacks string            // directory below which an app may name a buildpack by its path
+	BuildLimit time.Duration     // of one build
+	SlugLimit  int64             // bytes
+	Log        *slog.Logger
+	Ready      func(Addresses) // called once every door is open; may be nil
+}
+
+// Addresses are where a coordinator really listens, for port 0.
+type Addresses struct{ API, TLS, Fleet net.Addr }
+
+// FromEnv reads the settings:
+//
+//	MANIFOLD_EMAIL          admin@<domain>   the first user
+//	MANIFOLD_APP_DOMAIN     localhost    an app answers on <app>.<domain>
+//	MANIFOLD_BACKOFF        classic      of apps that chose none; or progressive
+//	MANIFOLD_BOOT_TIMEOUT   60s          for a web dyno to listen on $PORT (R10)
+//	MANIFOLD_STOP_GRACE     30s          from SIGTERM to SIGKILL (R12)
+//	MANIFOLD_DRAIN_TIMEOUT  30s          for routers to finish requests on a dyno that goes
+//	MANIFOLD_START_GRACE    10s          after a start, for hosts and routers to come back
+//	MANIFOLD_HOST_LOST      5m           of silence, then a host's dynos are placed elsewhere
+//	MANIFOLD_BUILD_TIMEOUT  15m          of one build
+//	MANIFOLD_SLUG_LIMIT     500          MB of one slug
+//	MANIFOLD_BUILD_ENV                   more variables to give to builds, by comma; NAME or PREFIX*
+//	MANIFOLD_BUILD_CA                    file of certificates builds trust too
+//	MANIFOLD_BUILDPACKS                  directory of buildpacks apps may name by path
+func FromEnv() (Config, error) {
+	def := scheduler.DefaultSettings()
+	e := env{}
+	c := Config{
+		Settings: manifold.FromEnv(),
+		Scheduler: scheduler.Settings{
+			Domain:      e.text("MANIFOLD_APP_DOMAIN", def.Domain),
+			Backoff:     manifold.Backoff(e.text("MANIFOLD_BACKOFF", string(def.Backoff))),
+			BootTimeout: e.duration("MANIFOLD_BOOT_TIMEOUT", def.BootTimeout),
+			Grace:       e.duration("MANIFOLD_STOP_GRACE", def.Grace),
+			Drain:       e.duration("MANIFOLD_DRAIN_TIMEOUT", def.Drain),
+			StartGrace:  e.duration("MANIFOLD_START_GRACE", def.StartGrace),
+			HostLost:    e.duration("MANIFOLD_HOST_LOST", def.HostLost),
+		},
+		BuildCA:    os.Getenv("MANIFOLD_BUILD_CA"),
+		Buildpacks: os.Getenv("MANIFOLD_BUILDPACKS"),
+		BuildLimit: e.duration("MANIFOLD_BUILD_TIMEOUT", 15*time.Minute),
+		SlugLimit:  int64(e.number("MANIFOLD_SLUG_LIMIT", 500)) << 20,
+		Log:        slog.Default(),
+	}
+	c.Email = e.text("MANIFOLD_EMAIL", "admin@"+c.Scheduler.Domain)
+	c.BuildEnv = compiler.PassThrough(os.Environ(), strings.FieldsFunc(os.Getenv("MANIFOLD_BUILD_ENV"), func(r rune) bool { return r == ',' }))
+	if b := c.Scheduler.Backoff; b != manifold.BackoffClassic && b != manifold.BackoffProgressive {
+		e.refuse("MANIFOLD_BACKOFF", "must be %s or %s", manifold.BackoffClassic, manifold.BackoffProgressive)
+	}
+	return c, e.err
+}
+
+// env reads variables and keeps the first error.
+type env struct{ err error }
+
+func (e *env) text(key, fallback string) string { return cmp.Or(os.Getenv(key), fallback) }
+
+func (e *env) refuse(key, why string, args ...any) {
+	if e.err == nil {
+		e.err = fmt.Errorf("%s "+why, append([]any{key}, args...)...)
+	}
+}
+
+func (e *env) duration(key string, fallback time.Duration) time.Duration {
+	text := os.Getenv(key)
+	if text == "" {
+		return fallback
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil || d <= 0 || d > 24*time.Hour {
+		e.refuse(key, "must be a time such as 30s or 5m, at most 24h")
+	}
+	return d
+}
+
+func (e *env) number(key string, fallback int) int {
+	text := os.Getenv(key)
+	if text == "" {
+		return fallback
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n <= 0 || n > 1<<20 {
+		e.refuse(key, "must be a number from 1 to %d", 1<<20)
+	}
+	return n
+}
+
+// dir is a place of the coordinator's state.
+func (c *Config) dir(names ...string) string {
+	return filepath.Join(append([]string{c.Home, "coordinator"}, names...)...)
+}
+
+// stacks is where stack images lie; agents on this machine share it.
+func (c *Config) stacks() string { return filepath.Join(c.Home, "stacks") }
+
+// hookSocket is where git's pre-receive hook finds us, adminSocket where an
+// operator's commands on this machine do.
+func hookSocket(s manifold.Settings) string  { return filepath.Join(s.Run, "pre-receive.sock") }
+func adminSocket(s manifold.Settings) string { return filepath.Join(s.Run, "coordinator.sock") }
+
+// certNames are what a door's certificate must name: the loopback names, and
+// the host of its address.
+func certNames(addr string) []string {
+	names := []string{"localhost", "127.0.0.1", "::1"}
+	if host, _, err := net.SplitHostPort(addr); err == nil && host != "" && host != "localhost" {
+		if ip := net.ParseIP(host); ip == nil || !ip.IsUnspecified() && !ip.IsLoopback() {
+			names = append(names, host)
+		}
+	}
+	return names
+}
+
+// dialable is an address as a client on this machine would write it.
+func dialable(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+// JoinTokenFile is where a process on this machine finds a token to join with.
+func JoinTokenFile(s manifold.Settings) string {
+	return cmp.Or(os.Getenv("MANIFOLD_JOIN_TOKEN_FILE"), filepath.Join(s.Home, "coordinator", "join-token"))
+}
