@@ -1,11 +1,17 @@
 package compiler
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"sync"
 	"time"
+
+	"github.com/google/uuid"
 
 	"manifold"
 	"manifold/coordinator/scheduler"
@@ -52,23 +58,112 @@ type Request struct {
 	By     manifold.User
 	Commit string // full hex id
 	// Source writes the checkout as a tar. It is called again when the build's
-	// dyno has to start reading anew.
+	// dyno has to start reading anew, never twice at the same time.
 	Source func(w io.Writer) error
 }
 
 // Compiler builds and deploys. It is safe for use by several goroutines.
-type Compiler struct{ cfg Config }
+type Compiler struct {
+	cfg   Config
+	cache cache
+	slots chan struct{} // one token per build that may run now
 
-// New makes a compiler.
-func New(cfg Config) (*Compiler, error) { return &Compiler{cfg: cfg}, nil }
-
-// Build compiles and deploys. All that the pusher shall read goes to out.
-func (c *Compiler) Build(ctx context.Context, r Request, out io.Writer) (manifold.Release, error) {
-	return manifold.Release{}, errors.New("compiler: not yet written")
+	mu       sync.Mutex
+	building map[string]bool // App.ID
 }
 
-// Collect removes the build caches of apps that exist does not know.
-func (c *Compiler) Collect(exists func(app string) bool) error { return nil }
+// New makes a compiler, and its directory if need be.
+func New(cfg Config) (*Compiler, error) {
+	cfg.TimeLimit = cmp.Or(cfg.TimeLimit, 15*time.Minute)
+	cfg.SlugLimit = cmp.Or(cfg.SlugLimit, 500<<20)
+	cfg.SourceLimit = cmp.Or(cfg.SourceLimit, 1<<30)
+	cfg.CacheLimit = cmp.Or(cfg.CacheLimit, 1<<30)
+	cfg.Builds = cmp.Or(cfg.Builds, 4)
+	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("make the build cache directory: %w", err)
+	}
+	return &Compiler{
+		cfg: cfg, cache: cache{dir: cfg.Dir, limit: cfg.CacheLimit},
+		slots: make(chan struct{}, cfg.Builds), building: map[string]bool{},
+	}, nil
+}
 
-// PassThrough picks from environ what a build needs to reach its mirrors.
-func PassThrough(environ, more []string) map[string]string { return nil }
+// Build compiles the source, makes a slug of it and releases it. All that the
+// pusher shall read goes to out, the reason of a failure included, so the
+// error is for the caller's verdict and log. When Build fails nothing was
+// released. Cancelling ctx stops the build until the release is being made;
+// from then on it completes.
+func (c *Compiler) Build(ctx context.Context, r Request, out io.Writer) (manifold.Release, error) {
+	p := &printer{w: out}
+	b := &build{Compiler: c, Request: r, id: uuid.NewString(), out: p}
+	release, err := b.run(ctx)
+	if err != nil {
+		b.explain(err)
+		c.cfg.Log.Info("build failed", "app", r.App.Name, "build", b.id, "commit", r.Commit, "error", err)
+		return manifold.Release{}, fmt.Errorf("build %s: %w", r.App.Name, err)
+	}
+	c.cfg.Log.Info("build released", "app", r.App.Name, "build", b.id, "commit", r.Commit, "version", release.Version)
+	return release, nil
+}
+
+// Collect removes the build caches of apps that exist (App.ID) does not know.
+// It may be called at any time.
+func (c *Compiler) Collect(exists func(app string) bool) error { return c.cache.collect(exists) }
+
+// enter takes the app's place and one of the build slots.
+func (c *Compiler) enter(ctx context.Context, app string, waiting func()) (leave func(), err error) {
+	c.mu.Lock()
+	busy := c.building[app]
+	c.building[app] = true
+	c.mu.Unlock()
+	if busy {
+		return nil, refuse("Another build of this app is running. Wait until it has ended, then push again.")
+	}
+	release := func() {
+		c.mu.Lock()
+		delete(c.building, app)
+		c.mu.Unlock()
+	}
+	select {
+	case c.slots <- struct{}{}:
+	default:
+		waiting()
+		select {
+		case c.slots <- struct{}{}:
+		case <-ctx.Done():
+			release()
+			return nil, context.Cause(ctx)
+		}
+	}
+	return func() { <-c.slots; release() }, nil
+}
+
+// refusal is a failure the pusher can do something about; its text is for
+// them.
+type refusal struct{ lines []string }
+
+func (r *refusal) Error() string { return r.lines[0] }
+
+func refuse(first string, more ...string) error {
+	return &refusal{lines: append([]string{first}, more...)}
+}
+
+// explain tells the pusher why there is no release. What is not theirs to
+// mend is named by the build's id only, by which the operator finds it in the
+// coordinator's log.
+func (b *build) explain(err error) {
+	var r *refusal
+	switch {
+	case errors.As(err, &r):
+		b.out.problem(r.lines...)
+	case errors.Is(err, context.Canceled):
+		b.out.problem("Build cancelled. Nothing was released.")
+	case errors.Is(err, scheduler.ErrNoHost):
+		b.out.problem("No build could be started: " + scheduler.ErrNoHost.Error())
+	default:
+		b.out.problem("The build failed for a reason that is not in your app.",
+			"Push again; if it stays, give your operator this build's id: "+b.id)
+	}
+	b.out.line("")
+	b.out.problem("Push failed")
+}

@@ -1,0 +1,277 @@
+package compiler
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"math/rand/v2"
+	"strings"
+	"time"
+
+	"github.com/google/uuid"
+
+	"manifold"
+	"manifold/coordinator/scheduler"
+)
+
+// The driver's exit statuses; every other one is a fault of the driver or of
+// what it stands on. They are kept in step with the list in the driver.
+const (
+	exitNothingFits = 10 + iota // no buildpack of ours fits
+	exitNotFit                  // a chosen buildpack does not fit
+	exitCompile                 // bin/compile failed
+	exitFetch                   // a chosen buildpack could not be fetched
+	exitDiskFull                // and so whatever was being done failed
+	exitRelease                 // bin/release failed
+)
+
+// The outputs of a build's dyno.
+const (
+	outputSlug   = "slug"
+	outputResult = "result.json"
+	outputCache  = "cache.tar"
+)
+
+// overhead is what a build may take besides its time limit: a place on a
+// host, the stack's image, packing and bringing the slug home.
+const overhead = 10 * time.Minute
+
+var errTimedOut = errors.New("build timed out")
+
+// build is one run of Build.
+type build struct {
+	*Compiler
+	Request
+	id     string
+	out    *printer
+	stack  string
+	config map[string]string // config vars
+	packs  []pack
+	chosen bool
+	name   string // of the app's kind, as the driver announced it last
+}
+
+func (b *build) run(ctx context.Context) (manifold.Release, error) {
+	leave, err := b.enter(ctx, b.App.ID, func() { b.out.step("Waiting for another app's build to end") })
+	if err != nil {
+		return manifold.Release{}, err
+	}
+	defer leave()
+	b.stack = cmp.Or(b.App.BuildStack, b.App.Stack)
+	b.out.line("Building source:")
+	b.out.line("")
+	b.out.step("Building on the %s stack", title(b.stack))
+	if b.packs, b.chosen, err = b.Compiler.packs(b.App.Buildpacks); err != nil {
+		return manifold.Release{}, err
+	}
+	current, err := b.cfg.Store.CurrentRelease(ctx, b.App.ID)
+	if err != nil {
+		return manifold.Release{}, fmt.Errorf("read the config vars: %w", err)
+	}
+	b.config = current.Config
+
+	job, err := b.compile(ctx)
+	if err != nil {
+		return manifold.Release{}, err
+	}
+	defer func() {
+		if err := job.Discard(); err != nil {
+			b.cfg.Log.Warn("a build's files stay behind", "build", b.id, "error", err)
+		}
+	}()
+	slug, err := b.slug(job)
+	if err != nil {
+		return manifold.Release{}, err
+	}
+	return b.release(ctx, slug)
+}
+
+// compile runs the build's dyno to its end.
+func (b *build) compile(ctx context.Context) (scheduler.JobResult, error) {
+	layers, err := b.cfg.Layers(b.stack)
+	if err != nil {
+		return scheduler.JobResult{}, fmt.Errorf("find the stack's build images: %w", err)
+	}
+	ctx, cancel := context.WithTimeoutCause(ctx, b.cfg.TimeLimit+overhead, errTimedOut)
+	defer cancel()
+	ctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	result, err := b.cfg.Runner.RunJob(ctx, scheduler.Job{
+		Assignment: b.assignment(layers),
+		Input: func(w io.Writer) error {
+			err := b.writeInput(w)
+			if r := (*refusal)(nil); errors.As(err, &r) {
+				stop(r) // the same again would come of another try
+			}
+			return err
+		},
+		Log: b.log,
+	})
+	if cause := context.Cause(ctx); err != nil && cause != nil {
+		err = cause
+	}
+	if errors.Is(err, errTimedOut) {
+		err = b.timedOut()
+	}
+	if err != nil {
+		return result, errors.Join(err, result.Discard())
+	}
+	if err := b.judge(result); err != nil {
+		return result, errors.Join(err, result.Discard())
+	}
+	return result, nil
+}
+
+func (b *build) assignment(layers []manifold.Image) manifold.Assignment {
+	env := map[string]string{"STACK": b.stack, "SOURCE_VERSION": b.Commit, "REQUEST_ID": b.id,
+		"MANIFOLD_CACHE_LIMIT": fmt.Sprint(b.cfg.CacheLimit)}
+	maps.Copy(env, b.cfg.Env)
+	return manifold.Assignment{
+		App: b.App.ID, AppName: b.App.Name, Dyno: manifold.DynoName("build", 1+rand.IntN(9999)),
+		Kind: manifold.KindOneOff, Layers: layers, Command: bootstrap, Env: env,
+		Size: manifold.BuildSize, TTL: b.cfg.TimeLimit,
+		Job: &manifold.Job{Outputs: []manifold.Output{
+			{Name: outputSlug, Path: "/tmp/slug", Image: true, Limit: b.cfg.SlugLimit},
+			{Name: outputResult, Path: "/tmp/out/result.json", Limit: maxResult},
+			{Name: outputCache, Path: "/tmp/out/cache.tar", Limit: b.cfg.CacheLimit},
+		}},
+	}
+}
+
+// log passes a line of the build on to the pusher, and remembers what the
+// driver said the app is, for the sentence of a failure.
+func (b *build) log(l manifold.LogLine) {
+	if name, ok := strings.CutPrefix(l.Text, "-----> "); ok {
+		if name, ok = strings.CutSuffix(name, " app detected"); ok {
+			b.name = tidy(name)
+		}
+	}
+	b.out.line(l.Text)
+}
+
+func (b *build) timedOut() error {
+	return refuse(b.failedToCompile(), fmt.Sprintf("The build took longer than %s and was stopped.", b.cfg.TimeLimit))
+}
+
+func (b *build) failedToCompile() string {
+	if b.name == "" {
+		return "Push rejected, failed to compile the app."
+	}
+	return fmt.Sprintf("Push rejected, failed to compile %s app.", b.name)
+}
+
+// judge turns the end of the build's dyno into what its pusher must know.
+func (b *build) judge(job scheduler.JobResult) error {
+	r := job.Result
+	switch r.Cause {
+	case manifold.CauseTTL:
+		return b.timedOut()
+	case manifold.CauseOOM:
+		return refuse(b.failedToCompile(), fmt.Sprintf("The build needed more than %d MB of memory and was stopped.", manifold.BuildSize.MemorySwap>>20))
+	case manifold.CauseLaunch, manifold.CauseLost:
+		return fmt.Errorf("the build's dyno ended without a result: %s %s", r.Cause, r.Detail)
+	}
+	switch r.Status {
+	case 0:
+		return nil
+	case exitNothingFits:
+		return refuse("Push rejected, no buildpack fits this app.",
+			"Manifold looks in the root of the repository for one of: Gemfile (Ruby), package.json (Node.js),",
+			"requirements.txt or *.py (Python), go.mod (Go), index.html or static.json (static files).",
+			"Commit one of them, or name a buildpack: heroku buildpacks:set <git URL>")
+	case exitNotFit:
+		return refuse("Push rejected, the app is not compatible with its buildpack.",
+			"See which ones it uses with: heroku buildpacks")
+	case exitCompile:
+		return refuse(b.failedToCompile())
+	case exitFetch:
+		return refuse("Push rejected, a buildpack could not be fetched. See above.")
+	case exitDiskFull:
+		return refuse(b.failedToCompile(), fmt.Sprintf("The build filled its disk (max is %dM and %d files).",
+			manifold.BuildSize.Disk>>20, manifold.BuildSize.Inodes))
+	case exitRelease:
+		return refuse("Push rejected, the buildpack's bin/release failed. See above.")
+	}
+	return fmt.Errorf("the build's driver ended with status %d: %s %s", r.Status, r.Cause, r.Detail)
+}
+
+// slug reads what came home.
+func (b *build) slug(job scheduler.JobResult) (manifold.Slug, error) {
+	home, ok := job.Outputs[outputResult]
+	if !ok {
+		return manifold.Slug{}, errors.New("the build brought no result home")
+	}
+	r, err := readResult(home.Path)
+	if err != nil {
+		return manifold.Slug{}, err
+	}
+	types, err := b.processTypes(r)
+	if err != nil {
+		return manifold.Slug{}, err
+	}
+	b.out.line("")
+	b.out.step("Compressing...")
+	made, ok := job.Outputs[outputSlug]
+	if !ok {
+		return manifold.Slug{}, b.tooLarge(fmt.Sprintf("over %dM", b.cfg.SlugLimit>>20))
+	}
+	if made.Image.Bytes > b.cfg.SlugLimit {
+		return manifold.Slug{}, b.tooLarge(fmt.Sprintf("%dM", (made.Image.Bytes+1<<20-1)>>20))
+	}
+	b.out.detail("Done: %s", megabytes(made.Image.Bytes))
+	if made, ok := job.Outputs[outputCache]; ok {
+		if err := b.cache.keep(b.App.ID, b.stack, made.Path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			b.cfg.Log.Warn("a build's cache is lost", "app", b.App.Name, "error", err)
+		}
+	}
+	return manifold.Slug{
+		ID: uuid.NewString(), App: b.App.ID, Image: made.Image, Stack: b.stack, Commit: b.Commit,
+		Language: r.language(), ProcessTypes: types, CreatedAt: time.Now().UTC(),
+	}, nil
+}
+
+func (b *build) tooLarge(size string) error {
+	return refuse(fmt.Sprintf("Compiled slug size: %s is too large (max is %dM).", size, b.cfg.SlugLimit>>20),
+		"List what the app does not need when it runs in .slugignore.")
+}
+
+// release makes the slug the app's current release. It completes even if the
+// pusher goes away now: half a release would be worse than one they do not
+// see announced.
+func (b *build) release(ctx context.Context, slug manifold.Slug) (manifold.Release, error) {
+	if ctx.Err() != nil {
+		return manifold.Release{}, context.Cause(ctx)
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	b.out.step("Launching...")
+	release, err := b.cfg.Store.Deploy(ctx, b.App.ID, slug, "Deploy "+short(b.Commit), b.By)
+	if err != nil {
+		return manifold.Release{}, fmt.Errorf("release the slug: %w", err)
+	}
+	b.out.detail("Released v%d", release.Version)
+	b.out.detail("%s deployed to Manifold", b.cfg.URL(b.App))
+	b.out.line("")
+	if now, err := b.cfg.Store.CurrentRelease(ctx, b.App.ID); err != nil || now.Version < release.Version {
+		b.cfg.Log.Error("a release cannot be read back", "app", b.App.Name, "version", release.Version, "error", err)
+		b.out.line("Verifying deploy... not confirmed; see: heroku releases")
+		return release, nil
+	}
+	b.out.line("Verifying deploy... done.")
+	return release, nil
+}
+
+// short is a commit as people write it.
+func short(commit string) string { return commit[:min(8, len(commit))] }
+
+// title is a stack's name as a push prints it: Cedar, Cedar-14.
+func title(stack string) string {
+	if stack == "" {
+		return stack
+	}
+	return strings.ToUpper(stack[:1]) + stack[1:]
+}
