@@ -17,6 +17,7 @@ const (
 	maxEntries   = 2_000_000
 	maxDepth     = 256  // directories in directories
 	maxPath      = 3800 // bytes below the tree's root; PATH_MAX is 4096
+	maxName      = 254  // bytes; mkfs.erofs 1.5 cuts a name of NAME_MAX (255) short
 	maxSpecial   = 1000 // sockets, FIFOs and device nodes
 	sparseFactor = 10   // sum of file sizes over the limit; lz4 seldom gets there
 )
@@ -82,6 +83,9 @@ func (w *walk) dir(parent int, name, rel string, depth int) error {
 func (w *walk) entry(dir int, name, rel string, depth int) error {
 	if w.found.entries++; w.found.entries > maxEntries {
 		return fmt.Errorf("%w: more than %d files", ErrTooLarge, maxEntries)
+	}
+	if len(name) > maxName {
+		return fmt.Errorf("the file name %.200q… is too long: at most %d bytes", rel, maxName)
 	}
 	var stat unix.Stat_t
 	if err := unix.Fstatat(dir, name, &stat, unix.AT_SYMLINK_NOFOLLOW); err != nil {

@@ -102,7 +102,7 @@ apt-get install --yes "$@"
 	if err := b.contained(script+finish, b.recipe.Build...); err != nil {
 		return err
 	}
-	return checkUpper(filepath.Join(b.work, "build"))
+	return b.checkUpper()
 }
 
 // contained runs a shell script in the work directory with mount and process
@@ -140,16 +140,24 @@ func (b *builder) contained(script string, args ...string) error {
 	return nil
 }
 
-// checkUpper refuses a layer that needs extended attributes to be merged.
-func checkUpper(dir string) error {
-	return filepath.WalkDir(dir, func(path string, entry os.DirEntry, err error) error {
+// checkUpper refuses a layer that needs extended attributes to be merged: one
+// with a directory that hides the run layer's of the same name. The kernel
+// marks new directories as well, where the mark means nothing.
+func (b *builder) checkUpper() error {
+	upper := filepath.Join(b.work, "build")
+	return filepath.WalkDir(upper, func(path string, entry os.DirEntry, err error) error {
 		if err != nil || !entry.IsDir() {
 			return err
 		}
 		var value [8]byte
 		n, err := unix.Lgetxattr(path, "trusted.overlay.opaque", value[:])
-		if err == nil && bytes.Equal(value[:n], []byte("y")) {
-			return fmt.Errorf("a package replaced the directory %s of the run layer: install it in the run layer", strings.TrimPrefix(path, dir))
+		if err != nil || string(value[:n]) != "y" {
+			return nil
+		}
+		name := strings.TrimPrefix(path, upper)
+		below, err := os.Lstat(filepath.Join(b.work, "run", name))
+		if err == nil && below.IsDir() {
+			return fmt.Errorf("a package replaced the directory %s of the run layer: install it in the run layer", name)
 		}
 		return nil
 	})
