@@ -1,11 +1,187 @@
 // Package agent is the host daemon: it makes what the coordinator desires
-// into running dynos and reports what it sees.
+// into running dynos, takes over those an agent before it left, and reports
+// what it sees and what they log.
+//
+// A dyno must never notice its agent: not its death, its upgrade, a slow disk
+// or a coordinator that is away. So intent is recorded before it is acted on
+// (records.go), every effect can be done twice (supervisor), the cgroup tree
+// is the truth on start-up, and nothing waits for the coordinator but what
+// only it can give. The agent must never decide where a dyno runs or what is
+// desired, never touch what does not carry the instance's mark, and never put
+// a secret into argv, a log or an error.
+//
+//	link.go       join, and the stream of what is desired
+//	reconcile.go  desired × drivers; adoption
+//	driver.go     one dyno's life: record, effects, events
+//	launch.go     images → box → process; readiness
+//	jobs.go       a build's input and outputs
+//	runlog.go     one run's two log streams on disk
+//	ship.go       their way to the coordinator; tail.go sees writes
+//	observe.go    what the coordinator is told
+//	socket.go     what an SRE is told; teardown.go
 package agent
 
-import "context"
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"runtime"
+	"sync"
+	"time"
 
-// Run runs the agent until ctx ends (dynos go on) or it was torn down.
+	"manifold"
+	"manifold/isolation"
+	"manifold/slugfs"
+	"manifold/supervisor"
+)
+
+type agent struct {
+	cfg    Config
+	log    *slog.Logger
+	home   home
+	boot   string
+	policy supervisor.Policy
+
+	boxes  boxHost
+	images imageStore
+	uplink *uplink
+	up     coordinator // the same, or a test's
+	shelf  shelf
+	ship   *shipper
+
+	ctx     context.Context // ends when the agent does
+	work    sync.WaitGroup  // everything started on ctx
+	starts  chan struct{}   // bounds boxes being built at once
+	changed chan struct{}   // something to observe
+
+	mu      sync.Mutex
+	id      manifold.Identity
+	desired manifold.Desired
+	known   bool  // desired was loaded or received: else nothing may be stopped by it
+	applied int64 // revision of desired that was reconciled
+	drivers map[string]*driver
+	halting bool // torn down: nothing is begun any more
+}
+
+// Run runs the agent until ctx ends, and then leaves the dynos running, or
+// until it was told to tear everything down. It returns an error if it could
+// not start; a second agent on the same home is one such case.
 func Run(ctx context.Context, cfg Config) error {
-	<-ctx.Done()
+	h := home{filepath.Join(cfg.Home, "agent")}
+	lock, err := h.lock()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
+	images, err := slugfs.Open(h.images(), filepath.Join(cfg.Home, "stacks"))
+	if err != nil {
+		return err
+	}
+	defer images.Close()
+	host, err := isolation.Open(isolation.Config{
+		Instance: cfg.Instance, Dir: h.runs(), Pool: cfg.Pool, UIDBase: cfg.UIDBase, Resolvers: cfg.Resolvers, Log: cfg.Log,
+	})
+	if err != nil {
+		return err
+	}
+	defer host.Close()
+	a := newAgent(cfg, h, boot)
+	a.boxes, a.images = realHost{host}, images
+	a.up = a.uplink
+	return a.run(ctx)
+}
+
+func newAgent(cfg Config, h home, boot string) *agent {
+	return &agent{
+		cfg: cfg, log: cfg.Log, home: h, boot: boot, policy: supervisor.DefaultPolicy,
+		shelf: shelf{h.dynos(), cfg.Log}, uplink: newUplink(),
+		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
+		changed: make(chan struct{}, 1),
+		drivers: map[string]*driver{},
+	}
+}
+
+// run starts the loops, waits for the end and for all of them.
+func (a *agent) run(ctx context.Context) error {
+	ctx, stop := context.WithCancel(ctx)
+	defer a.work.Wait()
+	defer stop()
+	a.ctx = ctx
+	a.ship = newShipper(a.shelf, a.up, a.log)
+	tail, err := newTail(a.ship.touch, a.ship.touchAll)
+	if err != nil {
+		a.log.Warn("logs are followed by polling only", "error", err)
+	} else {
+		a.ship.tail = tail
+		a.work.Go(func() { tail.run(ctx) })
+	}
+	socket, err := a.listen()
+	if err != nil {
+		return err
+	}
+	if err := a.begin(); err != nil {
+		socket.Close()
+		return err
+	}
+	a.work.Go(func() { a.ship.run(ctx) })
+	a.work.Go(func() { a.join(ctx); a.follow(ctx) })
+	a.work.Go(func() { a.observe(ctx) })
+	a.work.Go(func() { a.every(ctx, reconcileEvery, a.reconcile) })
+	a.work.Go(func() { a.collectImages(ctx) })
+	a.work.Go(func() { a.notifySystemd(ctx) })
+	torndown := make(chan struct{})
+	a.work.Go(func() { a.serve(ctx, socket, torndown) })
+	select {
+	case <-ctx.Done():
+		a.log.Info("ends; the dynos run on")
+	case <-torndown:
+		a.log.Info("ends; the host was torn down")
+	}
 	return nil
+}
+
+// begin adopts what is there and starts what was desired last, without
+// waiting for the coordinator.
+func (a *agent) begin() error {
+	if id, err := readIdentity(a.home); err == nil {
+		a.setIdentity(id)
+	}
+	if err := a.loadDesired(); err != nil {
+		return err
+	}
+	named, err := a.adopt()
+	if err != nil {
+		return err
+	}
+	if err := a.ship.recover(named, time.Now()); err != nil {
+		return fmt.Errorf("look for unshipped logs: %w", err)
+	}
+	a.reconcile()
+	return nil
+}
+
+// reconcileEvery repairs what a full mailbox or a failed effect left undone.
+const reconcileEvery = 5 * time.Second
+
+func (a *agent) every(ctx context.Context, d time.Duration, do func()) {
+	for sleep(ctx, d) {
+		do()
+	}
+}
+
+func (a *agent) setIdentity(id manifold.Identity) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.id = id
+}
+
+func (a *agent) identity() manifold.Identity {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.id
 }

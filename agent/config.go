@@ -1,8 +1,6 @@
 package agent
 
 import (
-	"bufio"
-	"bytes"
 	"cmp"
 	"fmt"
 	"log/slog"
@@ -44,7 +42,7 @@ func FromEnv() (Config, error) {
 	return c, err
 }
 
-// resolvers reads a list by comma, or else the host's resolv.conf(5).
+// resolvers reads a list by comma, or else the host's own.
 func resolvers(list string) ([]netip.Addr, error) {
 	var addrs []netip.Addr
 	if list != "" {
@@ -57,19 +55,29 @@ func resolvers(list string) ([]netip.Addr, error) {
 		}
 		return addrs, nil
 	}
-	text, err := os.ReadFile("/etc/resolv.conf")
-	if err != nil {
-		return nil, nil // no resolvers on the host, none in the dynos
+	for _, file := range []string{"/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"} {
+		if addrs = hostResolvers(file); len(addrs) > 0 {
+			break
+		}
 	}
-	lines := bufio.NewScanner(bytes.NewReader(text))
-	for lines.Scan() {
-		fields := strings.Fields(lines.Text())
+	return addrs, nil // none on the host, none in the dynos
+}
+
+// hostResolvers reads the name servers of a resolv.conf(5) that a dyno can
+// reach: a stub on the host's loopback is none.
+func hostResolvers(file string) (addrs []netip.Addr) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line)
 		if len(fields) < 2 || fields[0] != "nameserver" {
 			continue
 		}
-		if addr, err := netip.ParseAddr(fields[1]); err == nil {
+		if addr, err := netip.ParseAddr(fields[1]); err == nil && !addr.IsLoopback() {
 			addrs = append(addrs, addr)
 		}
 	}
-	return addrs, nil
+	return addrs
 }

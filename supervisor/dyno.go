@@ -139,7 +139,7 @@ type Event struct {
 // Exit is what is known of an ended run.
 type Exit struct {
 	Status   int       // exit code or 128 + signal
-	OOM      bool      // killed for its memory
+	OOM      bool      // something in it was killed for its memory
 	Forced   bool      // outlived its grace, killed
 	Expired  bool      // its time to live was up
 	Lost     bool      // left no exit record

@@ -246,7 +246,7 @@ func (s *step) finish() {
 	if x.At.IsZero() {
 		x.At = s.e.At
 	}
-	if x.Lost && (s.from == Overdue || s.d.Forced) {
+	if x.Lost && (s.from == Overdue || s.d.Forced || x.OOM) {
 		x.Lost, x.Forced, x.Status = false, s.d.Forced, 128+9 // we know what ended it
 	}
 	s.d.Lines = x.Lines
@@ -273,7 +273,7 @@ func cause(from State, x Exit) manifold.Cause {
 		return manifold.CauseBoot
 	case x.Lost:
 		return manifold.CauseLost
-	case x.OOM:
+	case x.OOM && x.Status == 128+9: // else it outlived what was killed in it
 		return manifold.CauseOOM
 	case x.Forced:
 		return manifold.CauseR12

@@ -51,7 +51,7 @@ var (
 	// toCollect is a job that did its work.
 	toCollect = &guard{"job, exit 0", func(d *Dyno, e Event) bool {
 		x := e.Exit
-		return d.Plan.Job && d.Plan.Kind == oneOff && x.Status == 0 && !x.Lost && !x.OOM && !x.Expired
+		return d.Plan.Job && d.Plan.Kind == oneOff && x.Status == 0 && !x.Lost && !x.Expired
 	}}
 	wasWithdrawn = &guard{"withdrawn before", func(d *Dyno, _ Event) bool { return d.Withdrawn }}
 )

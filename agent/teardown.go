@@ -1,0 +1,78 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"manifold/supervisor"
+)
+
+const (
+	teardownGrace = 10 * time.Second // SIGTERM to SIGKILL
+	teardownLimit = 60 * time.Second // for all dynos to be gone
+	teardownFlush = 3 * time.Second  // for the last log lines to be shipped
+)
+
+// teardown stops every dyno and removes all of ours from the host. What is
+// desired is kept, so the next start brings the same dynos back; one-offs are
+// not: they stay known as complete, since they must not run twice.
+func (a *agent) teardown(ctx context.Context) error {
+	a.mu.Lock()
+	first := !a.halting
+	a.halting = true
+	a.mu.Unlock()
+	if !first {
+		return errors.New("a teardown is under way")
+	}
+	a.log.Info("tearing down")
+	if err := a.stopAll(ctx); err != nil {
+		return err
+	}
+	for until := time.Now().Add(teardownFlush); !a.ship.idle() && time.Now().Before(until); {
+		if !sleep(ctx, 20*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+	boxes, err := a.boxes.Boxes()
+	if err != nil {
+		return fmt.Errorf("look for boxes left: %w", err)
+	}
+	for _, b := range boxes {
+		a.discard(b)
+	}
+	if err := a.images.Close(); err != nil {
+		return fmt.Errorf("unmount images: %w", err)
+	}
+	if err := a.boxes.Teardown(); err != nil {
+		return fmt.Errorf("remove what is left on the host: %w", err)
+	}
+	return nil
+}
+
+// stopAll asks every driver to stop and waits until none holds a box. It asks
+// again and again: a driver that was busy may have missed it.
+func (a *agent) stopAll(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, teardownLimit)
+	defer cancel()
+	for asked := map[*driver]bool{}; ; {
+		running := 0
+		a.mu.Lock()
+		for _, d := range a.drivers {
+			switch _, state := d.look(); state {
+			case supervisor.Gone, supervisor.Complete:
+				continue
+			}
+			running++
+			asked[d] = asked[d] || d.stop(false, teardownGrace)
+		}
+		a.mu.Unlock()
+		if running == 0 {
+			return nil
+		}
+		if !sleep(ctx, 20*time.Millisecond) {
+			return fmt.Errorf("%d dynos did not end within %s: %w", running, teardownLimit, ctx.Err())
+		}
+	}
+}
