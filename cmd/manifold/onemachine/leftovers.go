@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"regexp"
 	"strings"
 
 	"github.com/google/nftables"
@@ -20,7 +19,6 @@ import (
 func leftovers(s manifold.Settings) []string {
 	var left []string
 	add := func(format string, args ...any) { left = append(left, fmt.Sprintf(format, args...)) }
-	ours := regexp.MustCompile(`^` + regexp.QuoteMeta(s.Instance) + `([^a-z0-9].*|[0-9]*)$`)
 
 	for _, name := range []string{"coordinator", "router", "agent"} {
 		if _, err := os.Stat(recordPath(s, name)); err == nil {
@@ -37,6 +35,11 @@ func leftovers(s manifold.Settings) []string {
 	if err != nil {
 		add("mounts: %v", err)
 	}
+	for _, file := range loopFiles() {
+		if strings.HasPrefix(file, s.Home+"/") {
+			add("loop device: on %s", file)
+		}
+	}
 	for _, dir := range cgroupsNamed(s.Instance) {
 		procs, _ := os.ReadFile(filepath.Join(dir, "cgroup.procs"))
 		add("cgroup: %s (processes: %s)", dir, strings.Join(strings.Fields(string(procs)), " "))
@@ -46,7 +49,7 @@ func leftovers(s manifold.Settings) []string {
 		add("links: %v", err)
 	}
 	for _, link := range links {
-		if ours.MatchString(link.Name) {
+		if strings.HasPrefix(link.Name, s.Instance+"-") {
 			add("link: %s", link.Name)
 		}
 	}
@@ -55,15 +58,26 @@ func leftovers(s manifold.Settings) []string {
 		add("nftables: %v", err)
 	}
 	for _, table := range tables {
-		if ours.MatchString(table) {
+		if table == s.Instance {
 			add("nftables table: %s", table)
 		}
 	}
 	return left
 }
 
-// cgroupsNamed finds our root in every hierarchy. It lies at the top of each
-// or below the cgroup the agent was started in.
+// loopFiles lists what loop devices stand on.
+func loopFiles() []string {
+	paths, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	var files []string
+	for _, path := range paths {
+		if text, err := os.ReadFile(path); err == nil { // else it was let go just now
+			files = append(files, strings.TrimSpace(string(text)))
+		}
+	}
+	return files
+}
+
+// cgroupsNamed finds our root in every hierarchy.
 func cgroupsNamed(name string) []string {
 	var found []string
 	_ = filepath.WalkDir("/sys/fs/cgroup", func(path string, d fs.DirEntry, err error) error {

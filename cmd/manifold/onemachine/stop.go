@@ -8,10 +8,9 @@ import (
 )
 
 const (
-	// teardownDeadline is the dynos' grace of 30 s and what it takes to
-	// remove them after it.
-	teardownDeadline = 60 * time.Second
-	// hurryDeadline is the same without grace.
+	// teardownDeadline is the agent's own limit (60 s) and some.
+	teardownDeadline = 70 * time.Second
+	// hurryDeadline is how long killing every dyno may take.
 	hurryDeadline = 20 * time.Second
 	// daemonPatience is how long a daemon may take to end after SIGTERM.
 	daemonPatience = 10 * time.Second
@@ -56,7 +55,7 @@ func (m *machine) teardown(agent *daemon) error {
 		return nil // it never came up, and that was said; leftovers says the rest
 	default:
 	}
-	m.say("Stopping every dyno (up to 30 s for those that do not heed SIGTERM; Ctrl-C again to hurry)")
+	m.say("Stopping every dyno (those that do not heed SIGTERM are killed after 10 s; Ctrl-C again to hurry)")
 	ctx, cancel := context.WithTimeout(context.Background(), teardownDeadline)
 	defer cancel()
 	done := make(chan error, 2)

@@ -1,0 +1,232 @@
+package test
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// tight returns a platform whose builds may take little, and with a directory
+// of hostile buildpacks. Each name below is a buildpack, its text bin/compile.
+func tight(t *testing.T) *instance {
+	t.Helper()
+	p := ownPlatform(t)
+	packs := filepath.Join(p.dir, "buildpacks")
+	for name, compile := range map[string]string{
+		"failing": "echo 'no compiler for this'; exit 3",
+		"hanging": "echo 'thinking …'; sleep 1000000",
+		"filling": "echo 'filling …'; head -c 20G /dev/zero > $1/zeros",
+		"huge":    "head -c 60M /dev/urandom > $1/noise",
+		"spam":    "head -c 3000000 /dev/urandom | base64 -w 0; echo; exit 1",
+	} {
+		write(t, filepath.Join(packs, name, "bin"), map[string]string{
+			"detect":  "#!/bin/sh\necho " + name + "\n",
+			"compile": "#!/bin/sh\n" + compile + "\n",
+			"release": "#!/bin/sh\nprintf -- '---\\ndefault_process_types:\\n  web: sleep 1000\\n'\n",
+		})
+	}
+	p.extra = []string{"MANIFOLD_BUILD_TIMEOUT=45s", "MANIFOLD_SLUG_LIMIT=40", "MANIFOLD_BUILDPACKS=" + packs}
+	if err := p.start(); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// What a build may do wrong: the pusher reads a sentence, the old release
+// serves on, and the next good push works.
+func TestBadBuilds(t *testing.T) {
+	p := tight(t)
+	app := p.createApp(t)
+	good := map[string]string{"Procfile": "web: python3 app.py\n", "requirements.txt": "", "app.py": answering("good")}
+	p.push(t, repository(t, good), app)
+	p.answers(t, app, "/", "good")
+
+	for _, c := range []struct {
+		name, buildpack string
+		files           map[string]string
+		words           []string
+	}{
+		{name: "nothing to detect", files: map[string]string{"notes.txt": "hello"}, words: []string{"no buildpack fits", "package.json"}},
+		{name: "procfile with a bad line", files: with(good, "Procfile", "web: python3 app.py\nthis is no process\n"), words: []string{"Procfile line 2", "this is no process"}},
+		{name: "procfile with a type twice", files: with(good, "Procfile", "web: python3 app.py\nweb: python3 other.py\n"), words: []string{"Procfile line 2", "again"}},
+		{name: "procfile with 1,000 types", files: with(good, "Procfile", manyTypes(1000)), words: []string{"1000 process types", "at most"}},
+		{name: "compile fails", buildpack: "failing", files: good, words: []string{"no compiler for this", "failed to compile"}},
+		{name: "compile hangs", buildpack: "hanging", files: good, words: []string{"took longer than 45s"}},
+		{name: "compile fills the disk", buildpack: "filling", files: good, words: []string{"filled its disk"}},
+		{name: "compile spams", buildpack: "spam", files: good, words: []string{"failed to compile"}},
+		{name: "slug over the limit", buildpack: "huge", files: good, words: []string{"too large (max is 40M)"}},
+		{name: "buildpack that is not there", buildpack: "missing", files: good, words: []string{"missing", "cannot be opened"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			packs := []map[string]string{}
+			if c.buildpack != "" {
+				packs = append(packs, map[string]string{"buildpack": filepath.Join(p.dir, "buildpacks", c.buildpack)})
+			}
+			p.call(t, "PUT", "/apps/"+app+"/buildpack-installations", map[string]any{"updates": packs}, nil)
+			began := time.Now()
+			p.pushRefused(t, repository(t, c.files), app, c.words...)
+			t.Logf("refused after %.1f s", time.Since(began).Seconds())
+			p.answers(t, app, "/", "good")
+		})
+	}
+	p.call(t, "PUT", "/apps/"+app+"/buildpack-installations", map[string]any{"updates": []any{}}, nil)
+	p.forcePush(t, repository(t, with(good, "app.py", answering("better"))), app)
+	p.answers(t, app, "/", "better")
+	var releases []struct{ Version int }
+	p.call(t, "GET", "/apps/"+app+"/releases", nil, &releases)
+	if len(releases) != 4 {
+		t.Errorf("there are %d releases; refused pushes must make none (want 4)", len(releases))
+	}
+}
+
+func with(files map[string]string, name, content string) map[string]string {
+	all := map[string]string{name: content}
+	for n, c := range files {
+		if n != name {
+			all[n] = c
+		}
+	}
+	return all
+}
+
+func manyTypes(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, "type%d: true\n", i)
+	}
+	return b.String()
+}
+
+// Odd things that are allowed in a repository and must come through a build
+// unharmed and harmless: links that point out of it, names no one can read,
+// Windows line ends.
+func TestOddFiles(t *testing.T) {
+	p := platform(t)
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"Procfile":         "web: python3 app.py\r\n\r\nworker: sleep 1000\r\n",
+		"requirements.txt": "",
+		"new\nline":        "a name with a newline",
+		"app.py":           answering("odd"),
+		"latin-\xe9":       "a name that is not UTF-8",
+	})
+	for link, target := range map[string]string{
+		"outside": "../../../../etc/shadow", "absolute": "/etc/shadow", "loop": "loop", "dangling": "nowhere", "up": "..",
+	} {
+		if err := os.Symlink(target, filepath.Join(dir, link)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	commit(t, dir)
+	app := p.createApp(t)
+	p.push(t, dir, app)
+	p.answers(t, app, "/", "odd")
+	var formation []struct{ Type, Command string }
+	p.call(t, "GET", "/apps/"+app+"/formation", nil, &formation)
+	for _, f := range formation {
+		if strings.ContainsAny(f.Command+f.Type, "\r\n") {
+			t.Errorf("a line end got into process type %q, command %q", f.Type, f.Command)
+		}
+	}
+	if len(formation) != 2 {
+		t.Errorf("process types: %+v, want web and worker", formation)
+	}
+}
+
+// What a person may send to the API: a status and a sentence.
+func TestBadRequests(t *testing.T) {
+	p := platform(t)
+	app := p.createApp(t)
+	p.push(t, sampleApp(t, "hello"), app)
+	p.answers(t, app, "/", "Hello")
+
+	for _, name := range []string{"", "ab", "Upper", "-dash", "dash-", "two words", "../etc", "a.b", strings.Repeat("x", 31), "naïve", "new\nline"} {
+		if name == "" {
+			continue // means: draw one
+		}
+		p.refused(t, 422, "POST", "/apps", map[string]string{"name": name}, "Name")
+	}
+	p.refused(t, 422, "POST", "/apps", map[string]string{"name": app}, "taken")
+
+	scale := func(typ string, quantity any) map[string]any {
+		return map[string]any{"updates": []any{map[string]any{"type": typ, "quantity": quantity}}}
+	}
+	p.refused(t, 404, "PATCH", "/apps/"+app+"/formation", scale("nosuch", 1), "nosuch")
+	for _, quantity := range []any{"-5x", 101, "1e9", "99999999999999999999", 1.5, "", true} {
+		p.refused(t, 422, "PATCH", "/apps/"+app+"/formation", scale("web", quantity), "")
+	}
+	p.refused(t, 422, "PATCH", "/apps/"+app+"/formation", scale("web", -1), "")
+
+	p.refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"BIG": strings.Repeat("x", 64<<10)}, "64 KB")
+	p.refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"NUL": "a\x00b"}, "NUL")
+	p.refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"1BAD": "x"}, "1BAD")
+	if status, text := p.request(t, "PATCH", "/apps/"+app+"/config-vars", p.token, []byte(`{"A": `)); status/100 != 4 {
+		t.Errorf("half a JSON object: %d %s", status, text)
+	}
+
+	var vars map[string]string
+	p.call(t, "GET", "/apps/"+app+"/config-vars", nil, &vars)
+	if len(vars) != 0 {
+		t.Errorf("a refused config var was kept: %v", vars)
+	}
+	p.answers(t, app, "/", "Hello")
+}
+
+// Tokens that are wrong or missing, at each door.
+func TestBadTokens(t *testing.T) {
+	p := platform(t)
+	app := p.createApp(t)
+	for name, token := range map[string]string{"wrong": "0000-1111", "missing": "", "almost": p.token[:len(p.token)-1]} {
+		if status, text := p.request(t, "GET", "/account", token, nil); status != 401 {
+			t.Errorf("API with the %s token: %d %s", name, status, text)
+		}
+		out, err := p.tryPush(t, sampleApp(t, "hello"), app, "main", token)
+		if err == nil {
+			t.Errorf("git push with the %s token was accepted:\n%s", name, out)
+		}
+		if strings.Contains(out, p.token) {
+			t.Error("a token is in what git shows")
+		}
+	}
+
+	// A host that joins with a wrong token is told why, and runs nothing.
+	dir := t.TempDir()
+	token := filepath.Join(dir, "token")
+	right, err := os.ReadFile(filepath.Join(p.home, "coordinator", "join-token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, fingerprint, _ := strings.Cut(strings.TrimSpace(string(right)), ".")
+	if err := os.WriteFile(token, []byte("nonsense."+fingerprint+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stranger, err := newInstance(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out buffer
+	cmd := exec.Command(filepath.Join(programs, "manifold-agent"))
+	cmd.Env = append(stranger.environ(), "MANIFOLD_FLEET_ADDR="+p.fleet, "MANIFOLD_JOIN_TOKEN_FILE="+token)
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		if left := stranger.leftovers(); len(left) > 0 {
+			t.Errorf("the stranger left: %q", left)
+		}
+	}()
+	eventually(t, 20*time.Second, func() error {
+		if !strings.Contains(out.String(), "token") {
+			return fmt.Errorf("the agent does not say that its token is wrong: %s", out.String())
+		}
+		return nil
+	})
+	t.Logf("agent with a wrong join token says: %s", out.String())
+}

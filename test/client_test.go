@@ -1,0 +1,345 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// eventually polls until check is content, and fails the test if it is not
+// within limit. It returns how long that took.
+func eventually(t *testing.T, limit time.Duration, check func() error) time.Duration {
+	t.Helper()
+	began := time.Now()
+	for {
+		err := check()
+		if err == nil {
+			return time.Since(began)
+		}
+		if time.Since(began) > limit {
+			t.Fatalf("after %s: %v", limit, err)
+		}
+		<-time.After(50 * time.Millisecond)
+	}
+}
+
+// loopback is how tests reach the platform: never through a proxy.
+var loopback = &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 32}}
+
+// call does a Platform API request with the first user's token and decodes a
+// 2xx answer into reply.
+func (p *instance) call(t *testing.T, method, path string, body, reply any) {
+	t.Helper()
+	status, text := p.request(t, method, path, p.token, body)
+	if status/100 != 2 {
+		t.Fatalf("%s %s: %d %s", method, path, status, text)
+	}
+	if reply != nil {
+		if err := json.Unmarshal(text, reply); err != nil {
+			t.Fatalf("%s %s: %v in %s", method, path, err, text)
+		}
+	}
+}
+
+// request does a Platform API request and returns whatever was answered.
+func (p *instance) request(t *testing.T, method, path, token string, body any) (int, []byte) {
+	t.Helper()
+	var in io.Reader
+	switch b := body.(type) {
+	case nil:
+	case []byte:
+		in = bytes.NewReader(b)
+	default:
+		text, err := json.Marshal(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = bytes.NewReader(text)
+	}
+	req, err := http.NewRequest(method, "http://"+p.api+path, in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := loopback.Do(req)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return res.StatusCode, text
+}
+
+// refused does a Platform API request that must be answered with status and a
+// sentence that contains each of words.
+func (p *instance) refused(t *testing.T, status int, method, path string, body any, words ...string) {
+	t.Helper()
+	got, text := p.request(t, method, path, p.token, body)
+	var failure struct{ ID, Message string }
+	if err := json.Unmarshal(text, &failure); err != nil || failure.ID == "" || failure.Message == "" {
+		t.Errorf("%s %s: no error body but %d %s", method, path, got, text)
+		return
+	}
+	if got != status {
+		t.Errorf("%s %s: status %d (%s), want %d", method, path, got, failure.Message, status)
+	}
+	for _, w := range words {
+		if !strings.Contains(failure.Message, w) {
+			t.Errorf("%s %s: %q does not say %q", method, path, failure.Message, w)
+		}
+	}
+	t.Logf("%s %s: %d %q", method, path, got, failure.Message)
+}
+
+// createApp makes an app that goes with the test.
+func (p *instance) createApp(t *testing.T) (name string) {
+	t.Helper()
+	name = "t-" + strings.ToLower(rand.Text()[:10])
+	p.call(t, "POST", "/apps", map[string]string{"name": name}, nil)
+	t.Cleanup(func() { p.deleteApp(name) })
+	return name
+}
+
+// deleteApp deletes an app if it can: its platform may be gone by then.
+func (p *instance) deleteApp(name string) {
+	req, err := http.NewRequest("DELETE", "http://"+p.api+"/apps/"+name, nil)
+	if err != nil {
+		return
+	}
+	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
+	req.Header.Set("Authorization", "Bearer "+p.token)
+	if res, err := loopback.Do(req); err == nil {
+		res.Body.Close()
+	}
+}
+
+// sampleApp returns a repository with a copy of a directory of apps/.
+func sampleApp(t *testing.T, name string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join("apps", name))); err != nil {
+		t.Fatal(err)
+	}
+	commit(t, dir)
+	return dir
+}
+
+// repository returns a repository with these files.
+func repository(t *testing.T, files map[string]string) (dir string) {
+	t.Helper()
+	dir = t.TempDir()
+	write(t, dir, files)
+	commit(t, dir)
+	return dir
+}
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(content), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// commit commits everything in dir on main.
+func commit(t *testing.T, dir string) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(dir, ".git")); err != nil {
+		git(t, dir, "init", "-q", "-b", "main")
+	}
+	git(t, dir, "add", "-A")
+	git(t, dir, "commit", "-q", "--allow-empty", "-m", "A change")
+}
+
+// gitEnviron keeps the machine's own git settings out of the tests.
+func gitEnviron(dir string) []string {
+	return append(os.Environ(),
+		"GIT_CONFIG_GLOBAL=/dev/null", "GIT_CONFIG_SYSTEM=/dev/null", "GIT_TERMINAL_PROMPT=0",
+		"GIT_AUTHOR_NAME=Test", "GIT_AUTHOR_EMAIL=test@localhost",
+		"GIT_COMMITTER_NAME=Test", "GIT_COMMITTER_EMAIL=test@localhost",
+		"NO_PROXY=localhost", "no_proxy=localhost",
+	)
+}
+
+func git(t *testing.T, dir string, args ...string) string {
+	t.Helper()
+	cmd := exec.Command("git", args...)
+	cmd.Dir, cmd.Env = dir, gitEnviron(dir)
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("git %s: %v\n%s", strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// tryPush pushes HEAD of dir to a branch of app over smart HTTP and returns
+// what the pusher saw.
+func (p *instance) tryPush(t *testing.T, dir, app, branch, token string, flags ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, "git", append(append([]string{"push"}, flags...), "http://"+p.api+"/"+app+".git", "HEAD:refs/heads/"+branch)...)
+	const helper = `!f() { test "$1" = get && echo username=any && echo "password=$TEST_TOKEN"; }; f`
+	cmd.Dir = dir
+	cmd.Env = append(gitEnviron(dir), "TEST_TOKEN="+token,
+		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=credential.helper", "GIT_CONFIG_VALUE_0="+helper)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// forcePush is push for a history that does not descend from the last one.
+func (p *instance) forcePush(t *testing.T, dir, app string) {
+	t.Helper()
+	if out, err := p.tryPush(t, dir, app, "main", p.token, "--force"); err != nil {
+		t.Fatalf("git push --force: %v\n%s", err, out)
+	}
+}
+
+// push must succeed and deploy.
+func (p *instance) push(t *testing.T, dir, app string) string {
+	t.Helper()
+	began := time.Now()
+	out, err := p.tryPush(t, dir, app, "main", p.token)
+	if err != nil {
+		t.Fatalf("git push: %v\n%s", err, out)
+	}
+	t.Logf("pushed to %s in %.1f s", app, time.Since(began).Seconds())
+	return out
+}
+
+// pushRefused must be refused with a sentence for the pusher.
+func (p *instance) pushRefused(t *testing.T, dir, app string, words ...string) {
+	t.Helper()
+	out, err := p.tryPush(t, dir, app, "main", p.token, "--force")
+	if err == nil {
+		t.Errorf("the push was accepted:\n%s", out)
+		return
+	}
+	for _, w := range words {
+		if !strings.Contains(out, w) {
+			t.Errorf("the pusher is not told %q:\n%s", w, out)
+		}
+	}
+}
+
+// visit sends a request to an app through the router.
+func (p *instance) visit(app, path string) (status int, body string, err error) {
+	req, err := http.NewRequest("GET", "http://"+p.router+path, nil)
+	if err != nil {
+		return 0, "", err
+	}
+	req.Host = app + ".localhost"
+	res, err := loopback.Do(req)
+	if err != nil {
+		return 0, "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	return res.StatusCode, string(text), err
+}
+
+// answers waits until the app answers 200 with a body that contains want.
+func (p *instance) answers(t *testing.T, app, path, want string) (body string) {
+	t.Helper()
+	took := eventually(t, 90*time.Second, func() error {
+		status, text, err := p.visit(app, path)
+		if err != nil {
+			return err
+		}
+		if status != 200 || !strings.Contains(text, want) {
+			return fmt.Errorf("%s%s answers %d %q, want 200 with %q", app, path, status, text, want)
+		}
+		body = text
+		return nil
+	})
+	t.Logf("%s%s answered after %.2f s", app, path, took.Seconds())
+	return body
+}
+
+// logContains looks for text in the app's recent log.
+func (p *instance) logContains(t *testing.T, app, text string) error {
+	t.Helper()
+	var session struct {
+		URL string `json:"logplex_url"`
+	}
+	p.call(t, "POST", "/apps/"+app+"/log-sessions", map[string]any{"lines": 1500}, &session)
+	res, err := loopback.Get(session.URL)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	all, err := io.ReadAll(res.Body)
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(string(all), text) {
+		return fmt.Errorf("the log does not say %q:\n%s", text, all)
+	}
+	return nil
+}
+
+// heroku runs the unmodified CLI in dir, with the environment that `manifold
+// env` prints, and returns what it printed.
+func (p *instance) heroku(t *testing.T, dir string, args ...string) (string, error) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, filepath.Join(cache, "heroku-11.10.0", "heroku"), args...)
+	cmd.Dir = dir
+	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+p.dir, "GIT_CONFIG_GLOBAL="+filepath.Join(p.dir, "gitconfig"), "FORCE_COLOR=0")
+	for name, value := range p.clientEnv(t) {
+		cmd.Env = append(cmd.Env, name+"="+value)
+	}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
+// environWithout is the test's environment without some variables: the CLI
+// warns of these two, and reaches nothing that needs them.
+func environWithout(names ...string) (env []string) {
+	for _, entry := range os.Environ() {
+		if name, _, _ := strings.Cut(entry, "="); !slices.Contains(names, name) {
+			env = append(env, entry)
+		}
+	}
+	return env
+}
+
+// clientEnv is what `manifold env` prints, read as a shell would.
+func (p *instance) clientEnv(t *testing.T) map[string]string {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(programs, "manifold"), "env", "--json")
+	cmd.Env = p.environ()
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("manifold env: %v", err)
+	}
+	var vars map[string]string
+	if err := json.Unmarshal(out, &vars); err != nil {
+		t.Fatal(err)
+	}
+	return vars
+}

@@ -1,0 +1,123 @@
+package test
+
+import (
+	"encoding/json"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Every sample app is pushed, built by the buildpack for its language, and
+// answers through the router.
+func TestPushAndServe(t *testing.T) {
+	entries, err := os.ReadDir("apps")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := 0
+	for _, e := range entries {
+		if !e.IsDir() {
+			continue
+		}
+		served++
+		t.Run(e.Name(), func(t *testing.T) {
+			p := platform(t)
+			app := p.createApp(t)
+			out := p.push(t, sampleApp(t, e.Name()), app)
+			if !strings.Contains(out, "remote: -----> ") {
+				t.Errorf("the build was not shown:\n%s", out)
+			}
+			t.Logf("answer: %q", p.answers(t, app, "/", ""))
+		})
+	}
+	if served < 5 {
+		t.Errorf("only %d sample apps", served)
+	}
+}
+
+// Apps that were not written for this platform, as their authors published
+// them: PeerServer (Express with seven packages of its own choice, WebSocket) and
+// Prometheus' blackbox exporter (Go, 13 modules).
+func TestThirdParty(t *testing.T) {
+	t.Run("express", func(t *testing.T) {
+		p := platform(t)
+		// Its package.json has a start script that reads PORT: no Procfile.
+		dir := t.TempDir()
+		unpackNPM(t, "peer@1.0.2", dir)
+		commit(t, dir)
+		app := p.createApp(t)
+		p.push(t, dir, app)
+		var who struct{ Name string }
+		if err := json.Unmarshal([]byte(p.answers(t, app, "/", "PeerJS")), &who); err != nil {
+			t.Error(err)
+		}
+		id := p.answers(t, app, "/peerjs/id", "-")
+		t.Logf("%s drew the peer id %s", who.Name, id)
+	})
+	t.Run("go", func(t *testing.T) {
+		p := platform(t)
+		dir := t.TempDir()
+		unpackGo(t, "github.com/prometheus/blackbox_exporter@v0.25.0", dir)
+		// It takes its port as a flag, so it needs to be told $PORT.
+		write(t, dir, map[string]string{"Procfile": "web: blackbox_exporter --web.listen-address=:$PORT --config.file=blackbox.yml\n"})
+		commit(t, dir)
+		app := p.createApp(t)
+		p.push(t, dir, app)
+		p.answers(t, app, "/", "Blackbox Exporter")
+		p.answers(t, app, "/metrics", "blackbox_exporter_config_last_reload_successful 1")
+	})
+}
+
+// unpackNPM puts a package of the npm registry into dir.
+func unpackNPM(t *testing.T, pkg, dir string) {
+	t.Helper()
+	tarball := filepath.Join(cache, "npm", strings.ReplaceAll(pkg, "@", "-")+".tgz")
+	if _, err := os.Stat(tarball); err != nil {
+		if err := os.MkdirAll(filepath.Dir(tarball), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		output(t, filepath.Dir(tarball), "npm", "pack", "--silent", pkg)
+	}
+	output(t, dir, "tar", "-xzf", tarball, "--strip-components=1")
+}
+
+// unpackGo puts a module of the Go module proxy into dir.
+func unpackGo(t *testing.T, module, dir string) {
+	t.Helper()
+	var found struct{ Dir string }
+	if err := json.Unmarshal(output(t, "", "go", "mod", "download", "-json", module), &found); err != nil {
+		t.Fatal(err)
+	}
+	output(t, dir, "cp", "-rT", "--no-preserve=mode", found.Dir, ".")
+}
+
+func output(t *testing.T, dir, command string, args ...string) []byte {
+	t.Helper()
+	cmd := exec.Command(command, args...)
+	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%s %s: %v", command, strings.Join(args, " "), err)
+	}
+	return out
+}
+
+// A push to a branch that is not deployed is kept, and the pusher is told.
+func TestPushOtherBranch(t *testing.T) {
+	p := platform(t)
+	app := p.createApp(t)
+	out, err := p.tryPush(t, sampleApp(t, "hello"), app, "topic", p.token)
+	if err != nil {
+		t.Errorf("git push of another branch: %v\n%s", err, out)
+	}
+	if !strings.Contains(out, "main") || strings.Contains(out, "Launching") {
+		t.Errorf("the pusher is not told that nothing was deployed:\n%s", out)
+	}
+	if status, _, _ := p.visit(app, "/"); status == http.StatusOK {
+		t.Error("the branch was deployed")
+	}
+	t.Logf("pusher reads:\n%s", out)
+}

@@ -1,0 +1,69 @@
+package test
+
+import (
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// leftovers looks with the host's own tools for anything that carries the
+// instance's mark.
+func (p *instance) leftovers() (left []string) {
+	find := func(what, mark, command string, args ...string) {
+		out, err := exec.Command(command, args...).CombinedOutput()
+		if err != nil {
+			left = append(left, fmt.Sprintf("%s: %v: %s", what, err, out))
+			return
+		}
+		for line := range strings.Lines(string(out)) {
+			if strings.Contains(line, mark) {
+				left = append(left, what+": "+strings.TrimSpace(line))
+			}
+		}
+	}
+	find("mount", p.dir+"/", "findmnt", "-rno", "TARGET,SOURCE,FSTYPE")
+	find("loop device", p.dir+"/", "losetup", "-nl", "-O", "NAME,BACK-FILE")
+	find("link", " "+p.name+"-", "ip", "-o", "link")
+	find("address", " "+p.name+"-", "ip", "-o", "addr")
+	find("route", fmt.Sprintf("10.%d.", 128+p.number), "ip", "route", "show", "table", "all")
+	find("rule", " "+p.name+" ", "nft", "list", "ruleset")
+	find("cgroup", "/"+p.name, "find", "/sys/fs/cgroup", "-type", "d", "-name", p.name)
+	// What ps shows: daemons by MANIFOLD_HOME in their environment, dynos by
+	// the user ids that belong to this instance.
+	find("process", "MANIFOLD_HOME="+p.home+" ", "ps", "-eww", "-o", "pid,args", "e")
+	out, err := exec.Command("ps", "-eo", "uid,pid,args").CombinedOutput()
+	if err != nil {
+		left = append(left, err.Error())
+	}
+	for line := range strings.Lines(string(out)) {
+		var uid int
+		if _, err := fmt.Sscan(line, &uid); err == nil && p.owns(uid) {
+			left = append(left, "dyno's process: "+strings.TrimSpace(line))
+		}
+	}
+	return left
+}
+
+// owns says whether a user id is of one of the instance's dynos.
+func (p *instance) owns(uid int) bool {
+	base := uidBase + p.number*uidRange
+	return base <= uid && uid < base+uidRange
+}
+
+// dynoProcesses counts the processes of dynos on the host.
+func (p *instance) dynoProcesses() (n int) {
+	out, _ := exec.Command("ps", "-eo", "uid").Output()
+	for line := range strings.Lines(string(out)) {
+		var uid int
+		if _, err := fmt.Sscan(line, &uid); err == nil && p.owns(uid) {
+			n++
+		}
+	}
+	return n
+}
+
+func logFiles(p *instance) []string {
+	paths, _ := filepath.Glob(filepath.Join(p.home, "log", "*.log"))
+	return paths
+}

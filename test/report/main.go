@@ -1,0 +1,142 @@
+// Command report reads what `go test -json` writes and says what a person
+// wants to know: each package with its tests and time, every failure with its
+// output, and the totals. It fails when a test failed, was skipped, or when
+// nothing ran at all: a green line must mean that everything was tried.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strings"
+	"time"
+)
+
+// event is one line of test2json (go doc test2json).
+type event struct {
+	Action     string
+	Package    string
+	ImportPath string // of build-output
+	Test       string
+	Output     string
+	Elapsed    float64
+}
+
+// tally counts tests, subtests among them.
+type tally struct{ passed, failed, skipped int }
+
+type report struct {
+	out      io.Writer
+	kernel   []string // packages whose tests work on the kernel, as root
+	live     string   // package whose output is shown as it comes
+	total    tally
+	onKernel tally
+	packages map[string]*tally
+	output   map[string][]string // by package and test, until it ended
+	broken   bool
+}
+
+func main() {
+	kernel := flag.String("kernel", "", "packages whose tests need root and the kernel, by comma")
+	live := flag.String("live", "", "package whose test output is shown as it comes")
+	flag.Parse()
+	r := &report{
+		out: os.Stdout, kernel: strings.Split(*kernel, ","), live: *live,
+		packages: map[string]*tally{}, output: map[string][]string{},
+	}
+	began := time.Now()
+	if err := r.read(os.Stdin); err != nil {
+		fmt.Fprintln(os.Stderr, "report:", err)
+		os.Exit(1)
+	}
+	if !r.sum(time.Since(began)) {
+		os.Exit(1)
+	}
+}
+
+func (r *report) read(in io.Reader) error {
+	lines := bufio.NewScanner(in)
+	lines.Buffer(nil, 16<<20)
+	for lines.Scan() {
+		var e event
+		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
+			fmt.Fprintf(r.out, "%s\n", lines.Bytes()) // a tool spoke in between
+			continue
+		}
+		r.take(e)
+	}
+	return lines.Err()
+}
+
+func (r *report) take(e event) {
+	key := e.Package + " " + e.Test
+	switch e.Action {
+	case "build-output":
+		fmt.Fprint(r.out, e.Output)
+	case "build-fail":
+		r.broken = true
+	case "output":
+		if e.Package == r.live && !strings.HasPrefix(e.Output, "=== ") {
+			fmt.Fprint(r.out, e.Output)
+		} else {
+			r.output[key] = append(r.output[key], e.Output)
+		}
+	case "pass", "fail", "skip":
+		if e.Test == "" {
+			r.packageEnded(e)
+		} else {
+			r.testEnded(e)
+		}
+		delete(r.output, key)
+	}
+}
+
+func (r *report) testEnded(e event) {
+	t := r.packages[e.Package]
+	if t == nil {
+		t = &tally{}
+		r.packages[e.Package] = t
+	}
+	counts := []*tally{t, &r.total}
+	if slices.Contains(r.kernel, e.Package) {
+		counts = append(counts, &r.onKernel)
+	}
+	for _, c := range counts {
+		switch e.Action {
+		case "pass":
+			c.passed++
+		case "fail":
+			c.failed++
+		case "skip":
+			c.skipped++
+		}
+	}
+	if e.Action != "pass" {
+		fmt.Fprintf(r.out, "%s: %s %s\n%s", strings.ToUpper(e.Action), e.Package, e.Test, strings.Join(r.output[e.Package+" "+e.Test], ""))
+	}
+}
+
+func (r *report) packageEnded(e event) {
+	t := r.packages[e.Package]
+	switch {
+	case e.Action == "fail":
+		r.broken = true
+		fmt.Fprintf(r.out, "FAIL  %-40s %6.1f s\n%s", e.Package, e.Elapsed, strings.Join(r.output[e.Package+" "], ""))
+	case t != nil:
+		fmt.Fprintf(r.out, "ok    %-40s %6.1f s  %d tests\n", e.Package, e.Elapsed, t.passed)
+	}
+}
+
+// sum prints the totals and says whether all is well.
+func (r *report) sum(took time.Duration) bool {
+	fmt.Fprintf(r.out, "\n%d passed, %d failed", r.total.passed, r.total.failed)
+	if r.total.skipped > 0 {
+		fmt.Fprintf(r.out, ", %d skipped (none may be)", r.total.skipped)
+	}
+	fmt.Fprintf(r.out, "; %d of them ran as root against the kernel (in %s)\n", r.onKernel.passed+r.onKernel.failed, took.Round(time.Second))
+	return !r.broken && r.total.failed == 0 && r.total.skipped == 0 && r.total.passed > 0
+}

@@ -1,0 +1,201 @@
+package test
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// load sends requests to an app one after the other until stop is called.
+type load struct {
+	sent, failed atomic.Int64
+	mu           sync.Mutex
+	first        string // failure
+	longest      time.Duration
+	stop         func()
+}
+
+func (p *instance) load(app string) *load {
+	l := &load{}
+	done := make(chan struct{})
+	var wait sync.WaitGroup
+	for range 4 {
+		wait.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				began := time.Now()
+				status, body, err := p.visit(app, "/")
+				took := time.Since(began)
+				l.sent.Add(1)
+				l.mu.Lock()
+				l.longest = max(l.longest, took)
+				if err != nil || status != 200 {
+					l.failed.Add(1)
+					if l.first == "" {
+						l.first = fmt.Sprintf("%d %q %v", status, body, err)
+					}
+				}
+				l.mu.Unlock()
+			}
+		})
+	}
+	l.stop = sync.OnceFunc(func() { close(done); wait.Wait() })
+	return l
+}
+
+// kill9 kills a daemon of the platform and waits until another is there.
+func (p *instance) kill9(t *testing.T, args ...string) {
+	t.Helper()
+	old, err := p.pid(args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	took := eventually(t, 30*time.Second, func() error {
+		now, err := p.pid(args...)
+		if err != nil {
+			return err
+		}
+		if now == old {
+			return fmt.Errorf("process %d is still there", old)
+		}
+		return nil
+	})
+	t.Logf("measured: %s %d killed, another one started after %.1f s", args[0], old, took.Seconds())
+}
+
+// The coordinator is killed at any moment: what was acknowledged is there
+// afterwards, and neither dynos nor routed requests notice.
+func TestKill9Coordinator(t *testing.T) {
+	p := platform(t)
+	app := p.createApp(t)
+	p.push(t, sampleApp(t, "hello"), app)
+	p.answers(t, app, "/", "Hello")
+	runs := p.runs(t, app)
+	l := p.load(app)
+	defer l.stop()
+	for i := range 3 {
+		name := fmt.Sprintf("%s-%d", app, i)
+		p.call(t, "POST", "/apps", map[string]string{"name": name}, nil)
+		t.Cleanup(func() { p.deleteApp(name) })
+		p.call(t, "PATCH", "/apps/"+name+"/config-vars", map[string]string{"N": fmt.Sprint(i)}, nil)
+		p.kill9(t, "manifold-coordinator")
+		took := eventually(t, 30*time.Second, func() error { return p.apiUp() })
+		t.Logf("measured: API answers again after %.1f s", took.Seconds())
+		var vars map[string]string
+		p.call(t, "GET", "/apps/"+name+"/config-vars", nil, &vars)
+		if vars["N"] != fmt.Sprint(i) {
+			t.Errorf("acknowledged before the kill, gone after it: %s has config %v", name, vars)
+		}
+	}
+	eventually(t, 30*time.Second, func() error { return p.dynosUp(t, app, "web.1") })
+	l.stop()
+	t.Logf("measured: %d requests while the coordinator was killed 3 times, %d failed, longest %s", l.sent.Load(), l.failed.Load(), l.longest)
+	if l.failed.Load() > 0 {
+		t.Errorf("requests failed; the first: %s", l.first)
+	}
+	if now := p.runs(t, app); now != runs {
+		t.Errorf("dynos noticed: runs were %s, are %s", runs, now)
+	}
+}
+
+// The agent is killed: dynos and requests do not notice, and the new one
+// adopts them.
+func TestAgentKilled(t *testing.T) {
+	p := platform(t)
+	app := p.createApp(t)
+	p.push(t, sampleApp(t, "hello"), app)
+	p.answers(t, app, "/", "Hello")
+	runs := p.runs(t, app)
+	l := p.load(app)
+	defer l.stop()
+	for range 3 {
+		p.kill9(t, "manifold-agent")
+		if now := p.runs(t, app); now != runs {
+			t.Errorf("runs were %s, are %s", runs, now)
+		}
+	}
+	l.stop()
+	t.Logf("measured: %d requests while the agent was killed 3 times, %d failed, longest %s", l.sent.Load(), l.failed.Load(), l.longest)
+	if l.failed.Load() > 0 {
+		t.Errorf("requests failed; the first: %s", l.first)
+	}
+	// It is not only there, it works: a new release replaces the dyno.
+	p.call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"A": "b"}, nil)
+	eventually(t, 90*time.Second, func() error {
+		if now := p.runs(t, app); now == runs {
+			return fmt.Errorf("the dyno was not replaced")
+		}
+		return p.dynosUp(t, app, "web.1")
+	})
+}
+
+// The router is killed: it is back at once with its last table, and asks
+// nobody for it.
+func TestRouterKilled(t *testing.T) {
+	p := platform(t)
+	app := p.createApp(t)
+	p.push(t, sampleApp(t, "hello"), app)
+	p.answers(t, app, "/", "Hello")
+	p.kill9(t, "manifold-coordinator", "router")
+	took := eventually(t, 20*time.Second, func() error {
+		status, _, err := p.visit(app, "/")
+		if err != nil || status != 200 {
+			return fmt.Errorf("%d %w", status, err)
+		}
+		return nil
+	})
+	t.Logf("measured: the app answers again %.1f s after its router", took.Seconds())
+}
+
+// A dyno that crashes comes back at once.
+func TestCrash(t *testing.T) {
+	p := platform(t)
+	app := p.createApp(t)
+	dir := repository(t, map[string]string{
+		"Procfile":         "web: python3 app.py\n",
+		"requirements.txt": "",
+		"app.py": `import os, http.server
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/die":
+            os._exit(7)
+        self.send_response(200); self.end_headers(); self.wfile.write(os.uname().nodename.encode())
+http.server.HTTPServer(("", int(os.environ["PORT"])), H).serve_forever()
+`,
+	})
+	p.push(t, dir, app)
+	first := p.answers(t, app, "/", "")
+	_, _, _ = p.visit(app, "/die")
+	took := eventually(t, 60*time.Second, func() error {
+		status, body, err := p.visit(app, "/")
+		if err != nil || status != 200 || body == first {
+			return fmt.Errorf("%d %q %w", status, body, err)
+		}
+		return nil
+	})
+	t.Logf("measured: another run answers %.2f s after the crash", took.Seconds())
+	eventually(t, 20*time.Second, func() error { return p.logContains(t, app, "Process exited with status 7") })
+}
+
+// apiUp says whether the Platform API answers.
+func (p *instance) apiUp() error {
+	res, err := loopback.Get("http://" + p.api + "/account")
+	if err != nil {
+		return err
+	}
+	res.Body.Close()
+	if res.StatusCode != 401 {
+		return fmt.Errorf("%s without a token", res.Status)
+	}
+	return nil
+}
