@@ -54,6 +54,9 @@ func (s *Server) OpenJob(spec JobSpec) (*Job, error) {
 		if !filepath.IsLocal(out.Name) || filepath.Base(out.Name) != out.Name || strings.HasSuffix(out.Name, partial) {
 			return fail(fmt.Errorf("%q is not a file name", out.Name))
 		}
+		if out.Limit <= 0 {
+			return fail(fmt.Errorf("output %s has no limit", out.Name))
+		}
 	}
 	if err := s.jobsRoot.Mkdir(spec.Assignment, 0o700); err != nil {
 		return fail(err)
@@ -108,7 +111,7 @@ func (s *Server) serveInput(w http.ResponseWriter, r *http.Request, host string)
 		return err
 	}
 	if !j.input.TryLock() {
-		return refuse(http.StatusConflict, "conflict", "the input is being read already: try again when that has ended")
+		return refuse(http.StatusServiceUnavailable, "busy", "the input is being read already: try again when that has ended")
 	}
 	defer j.input.Unlock()
 	w.Header().Set("Content-Type", "application/octet-stream")
