@@ -128,6 +128,7 @@ func (s *Server) judge(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	defer context.AfterFunc(r.Context(), cancel)()
 	out := &progress{w: w, control: http.NewResponseController(w), lost: cancel}
+	defer out.close()
 	verdict := refused
 	if !free {
 		out.say("Another push to this app is being built. Wait until it has ended, then push again.")
@@ -256,9 +257,12 @@ func short(ref string) string { return strings.TrimPrefix(ref, "refs/heads/") }
 // sockets on the way hold some hundred kilobytes before that clock starts.
 const stall = time.Minute
 
-// progress is what the pusher reads. Writes after the pusher is gone fail.
+// progress is what the pusher reads. Writes after the pusher is gone fail, and
+// so do those of a builder that writes on after its build, where net/http
+// would panic.
 type progress struct {
 	mu      sync.Mutex
+	closed  bool
 	w       io.Writer
 	control *http.ResponseController
 	lost    context.CancelFunc
@@ -267,6 +271,9 @@ type progress struct {
 func (p *progress) Write(text []byte) (int, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.closed {
+		return 0, io.ErrClosedPipe
+	}
 	err := p.control.SetWriteDeadline(time.Now().Add(stall))
 	n := 0
 	if err == nil {
@@ -279,6 +286,12 @@ func (p *progress) Write(text []byte) (int, error) {
 		p.lost()
 	}
 	return n, err
+}
+
+func (p *progress) close() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.closed = true
 }
 
 func (p *progress) raw(text string) { _, _ = io.WriteString(p, text) }
