@@ -27,6 +27,7 @@ type Host struct {
 	cfg       Config
 	cgroups   *cgroupTree
 	launcher  *os.File
+	filter    []byte // seccomp program
 	templates sync.Mutex
 
 	mu    sync.Mutex
@@ -53,7 +54,7 @@ func Open(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, cgroups: tree, used: map[slot]string{}, last: -1}
+	h := &Host{cfg: cfg, cgroups: tree, filter: seccompFilter(), used: map[slot]string{}, last: -1}
 	if err := h.findSlots(); err != nil {
 		return nil, err
 	}

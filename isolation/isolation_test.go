@@ -162,6 +162,11 @@ func busyboxRoot(t testing.TB) *os.File {
 			t.Fatal(err)
 		}
 	}
+	build := exec.Command("go", "build", "-o", filepath.Join(root, "bin/calls"), "./testdata/calls")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build testdata/calls: %v: %s", err, out)
+	}
 	d, err := os.Open(root)
 	if err != nil {
 		t.Fatal(err)
@@ -293,6 +298,34 @@ func TestWhatADynoCannotDo(t *testing.T) {
 		if out := r.run("if " + attempt + " 2>/dev/null; then echo DONE; fi"); strings.Contains(out, "DONE") {
 			t.Errorf("a dyno could: %s", attempt)
 		}
+	}
+}
+
+func TestSystemCalls(t *testing.T) {
+	r := newRig(t)
+	spec := r.spec("exec /bin/calls")
+	b := r.startSpec(spec)
+	r.wait(b)
+	got := map[string]string{}
+	for line := range strings.Lines(r.output(b)) {
+		name, answer, _ := strings.Cut(strings.TrimSpace(line), " ")
+		got[name] = answer
+	}
+	want := map[string]string{
+		"clone3": "ENOSYS", "unknown": "ENOSYS", "socket-packet": "EAFNOSUPPORT", "socket-alg": "EAFNOSUPPORT",
+		"socket-unix": "", "socket-inet6": "", "getpid": "", "x32": "signal: bad system call",
+	}
+	for _, refused := range strings.Fields(`unshare setns mount pivot_root chroot open_by_handle_at ptrace bpf perf_event_open userfaultfd
+		io_uring_setup keyctl add_key kexec_load init_module clock_settime reboot clone-newuser socket-raw ioctl-tiocsti personality-32`) {
+		want[refused] = "EPERM"
+	}
+	for name, answer := range want {
+		if got[name] != answer {
+			t.Errorf("%s: %q, want %q", name, got[name], answer)
+		}
+	}
+	if len(got) != len(want) {
+		t.Errorf("%d calls were tried, %d are known: %v", len(got), len(want), got)
 	}
 }
 

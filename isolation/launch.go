@@ -202,6 +202,7 @@ func (h *Host) message(spec Spec) boot.Message {
 			{Path: "/etc/hosts", Content: "127.0.0.1 localhost " + spec.Run + "\n::1 localhost ip6-localhost\n"},
 			{Path: "/etc/resolv.conf", Content: resolv.String()},
 		},
+		Filter:    h.filter,
 		Processes: spec.Size.Processes, OpenFiles: spec.Size.Files, Memory: spec.Size.Memory,
 		Grace: spec.Grace, TTL: spec.TTL, LogLimit: logLimit,
 	}

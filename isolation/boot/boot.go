@@ -27,6 +27,7 @@ type Message struct {
 	Processes int           `json:"processes"`
 	OpenFiles int           `json:"open_files"`
 	Memory    int64         `json:"memory"` // bytes, shown where programs look for their limit
+	Filter    []byte        `json:"filter"` // seccomp program of the app, struct sock_filter[]
 	Grace     time.Duration `json:"grace"`
 	TTL       time.Duration `json:"ttl,omitempty"`
 	LogLimit  int64         `json:"log_limit"`

@@ -72,6 +72,9 @@ func becomeApp() {
 	if err := os.Chdir(msg.Dir); err != nil {
 		_ = os.Chdir("/") // the contract of Spec.Dir
 	}
+	if err := restrict(msg.Filter); err != nil {
+		fail(126, "restrict system calls", err)
+	}
 	if err := unix.CloseRange(appMessageFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fail(126, "close descriptors", err)
 	}
@@ -128,6 +131,21 @@ func giveUp(msg boot.Message) error {
 	}
 	unix.Umask(0o022)
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+}
+
+// restrict puts the calling thread, and what it becomes, under a seccomp
+// program (seccomp(2); needs no_new_privs).
+func restrict(filter []byte) error {
+	size := int(unsafe.Sizeof(unix.SockFilter{}))
+	if len(filter) == 0 || len(filter)%size != 0 {
+		return fmt.Errorf("a program of %d bytes is none", len(filter))
+	}
+	program := unix.SockFprog{Len: uint16(len(filter) / size), Filter: (*unix.SockFilter)(unsafe.Pointer(&filter[0]))}
+	_, _, errno := unix.RawSyscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, 0, uintptr(unsafe.Pointer(&program)))
+	if errno != 0 {
+		return errno
+	}
+	return nil
 }
 
 // dropBounding empties the calling thread's bounding and ambient sets

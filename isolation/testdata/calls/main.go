@@ -1,0 +1,61 @@
+// Command calls runs inside a dyno and says how the kernel answers calls that
+// an app must not, or must, be able to make: one line each, name and errno.
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+func main() {
+	if len(os.Args) > 1 {
+		foreign(os.Args[1])
+	}
+	raw := func(name string, nr uintptr, args ...uintptr) {
+		args = append(args, 0, 0, 0, 0, 0, 0)
+		_, _, errno := syscall.RawSyscall6(nr, args[0], args[1], args[2], args[3], args[4], args[5])
+		fmt.Printf("%s %s\n", name, unix.ErrnoName(errno))
+	}
+	raw("unshare", unix.SYS_UNSHARE, unix.CLONE_NEWUSER)
+	raw("setns", unix.SYS_SETNS)
+	raw("mount", unix.SYS_MOUNT)
+	raw("pivot_root", unix.SYS_PIVOT_ROOT)
+	raw("chroot", unix.SYS_CHROOT)
+	raw("open_by_handle_at", unix.SYS_OPEN_BY_HANDLE_AT)
+	raw("ptrace", unix.SYS_PTRACE)
+	raw("bpf", unix.SYS_BPF)
+	raw("perf_event_open", unix.SYS_PERF_EVENT_OPEN)
+	raw("userfaultfd", unix.SYS_USERFAULTFD)
+	raw("io_uring_setup", unix.SYS_IO_URING_SETUP)
+	raw("keyctl", unix.SYS_KEYCTL)
+	raw("add_key", unix.SYS_ADD_KEY)
+	raw("kexec_load", unix.SYS_KEXEC_LOAD)
+	raw("init_module", unix.SYS_INIT_MODULE)
+	raw("clock_settime", unix.SYS_CLOCK_SETTIME)
+	raw("reboot", unix.SYS_REBOOT)
+	raw("clone-newuser", unix.SYS_CLONE, unix.CLONE_NEWUSER|uintptr(unix.SIGCHLD))
+	raw("clone3", unix.SYS_CLONE3)
+	raw("socket-packet", unix.SYS_SOCKET, unix.AF_PACKET, unix.SOCK_RAW)
+	raw("socket-raw", unix.SYS_SOCKET, unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_ICMP)
+	raw("socket-alg", unix.SYS_SOCKET, unix.AF_ALG, unix.SOCK_SEQPACKET)
+	raw("ioctl-tiocsti", unix.SYS_IOCTL, 0, unix.TIOCSTI)
+	raw("personality-32", unix.SYS_PERSONALITY, 0x0008)
+	raw("unknown", 9999)
+	raw("socket-unix", unix.SYS_SOCKET, unix.AF_UNIX, unix.SOCK_STREAM)
+	raw("socket-inet6", unix.SYS_SOCKET, unix.AF_INET6, unix.SOCK_DGRAM)
+	raw("getpid", unix.SYS_GETPID)
+	for _, how := range []string{"x32"} {
+		err := exec.Command("/proc/self/exe", how).Run()
+		fmt.Printf("%s %v\n", how, err)
+	}
+}
+
+// foreign makes a call in a form that must be the process's last.
+func foreign(string) {
+	syscall.RawSyscall(0x40000000+unix.SYS_GETPID, 0, 0, 0)
+	os.Exit(0)
+}
