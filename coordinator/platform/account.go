@@ -7,13 +7,10 @@ import (
 	"manifold"
 )
 
-const hourlyCalls = 4500
-
 func accountRoutes(a *api) routes {
 	return routes{
 		"GET /account":               a.account,
 		"GET /users/{user}":          a.account,
-		"GET /account/rate-limits":   a.rateLimits,
 		"POST /oauth/authorizations": a.createAuthorization,
 	}
 }
@@ -30,8 +27,6 @@ func (a *api) account(c *call) (answer, error) {
 	}
 	return ok(accountObject(c.user))
 }
-
-func (a *api) rateLimits(*call) (answer, error) { return ok(object{"remaining": hourlyCalls}) }
 
 // createAuthorization makes an API token for the caller, which "heroku login
 // -i" does with an older token as the password.

@@ -95,7 +95,7 @@ func TestBadApps(t *testing.T) {
 // Whatever reads an app's surroundings on its way finds complete answers.
 func TestAroundAnApp(t *testing.T) {
 	r := newRig(t)
-	app := r.app("around")
+	r.app("around")
 	for _, path := range []string{"addons", "addon-attachments", "features", "log-drains", "sni-endpoints", "webhooks", "buildpack-installations"} {
 		if got := r.send("GET", "/apps/around/"+path, "").want(200); strings.TrimSpace(got.text) != "[]" {
 			t.Errorf("%s: %s", path, got.text)
@@ -129,7 +129,6 @@ func TestAroundAnApp(t *testing.T) {
 	if len(people) != 1 || people[0].Role != "owner" || people[0].User.Email != "ada@example.com" {
 		t.Errorf("collaborators %+v", people)
 	}
-	_ = app
 }
 
 func TestBuildpacks(t *testing.T) {

@@ -74,6 +74,7 @@ func TestBadConfig(t *testing.T) {
 		{"list", `["` + secret + `"]`, "bad_request", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			r := r.on(t)
 			status := map[string]int{"invalid_params": 422, "bad_request": 400}[tc.id]
 			got := r.send("PATCH", path, tc.body)
 			got.fails(status, tc.id, tc.words)

@@ -32,13 +32,13 @@ type call struct {
 type handler func(*call) (answer, error)
 
 // door is what every request passes: it gets a Request-Id, must ask for a
-// version we speak, and must carry a token.
+// version we speak, must carry a token, and is counted.
 func (a *api) door(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		c := &call{Request: r, api: a, id: uuid.NewString()}
 		w.Header().Set("Request-Id", c.id)
-		ans, err := c.admit(h)
+		ans, err := c.admit(h, w.Header())
 		if err != nil {
 			ans = c.explain(err)
 		}
@@ -46,12 +46,15 @@ func (a *api) door(h handler) http.Handler {
 	})
 }
 
-func (c *call) admit(h handler) (answer, error) {
+func (c *call) admit(h handler, header http.Header) (answer, error) {
 	if err := checkAccept(c.Header.Values("Accept")); err != nil {
 		return answer{}, err
 	}
 	var err error
 	if c.user, err = c.api.Store.Authenticate(c.Context(), token(c.Request)); err != nil {
+		return answer{}, err
+	}
+	if err := c.spend(header); err != nil {
 		return answer{}, err
 	}
 	return h(c)

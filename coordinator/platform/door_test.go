@@ -38,6 +38,7 @@ func TestToken(t *testing.T) {
 		{"huge", "Bearer " + strings.Repeat("x", 64<<10), 401},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			r := r.on(t)
 			for _, path := range []string{"/account", "/apps", "/no/such/path"} {
 				got := r.send("GET", path, "", "Authorization", tc.auth)
 				if tc.status == 401 {
@@ -106,6 +107,7 @@ func TestBodies(t *testing.T) {
 		{"over 1 MB", `{"name":"` + strings.Repeat("x", 1<<20) + `"}`, 413},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			r := r.on(t)
 			got := r.send("PATCH", "/apps/"+app.Name, tc.body).want(tc.status)
 			if tc.status != 200 {
 				got.fails(tc.status, "bad_request")

@@ -73,6 +73,7 @@ func TestPaging(t *testing.T) {
 		{"version 100..", nil, 0, 1},
 	} {
 		t.Run(tc.first, func(t *testing.T) {
+			r := r.on(t)
 			n, pages, header := 0, 0, tc.first
 			for {
 				got := r.send("GET", "/apps/"+app.Name+"/releases", "", "Range", header)

@@ -17,6 +17,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -27,7 +28,7 @@ import (
 	"manifold/coordinator/store"
 )
 
-// Config is what the API stands on. Every field is needed.
+// Config is what the API stands on. Fields without a default are needed.
 type Config struct {
 	Store  *store.Store
 	Dynos  Dynos
@@ -38,7 +39,10 @@ type Config struct {
 	// fills in the API's own where there is none.
 	WebURL func(app string) string
 	GitURL func(app string) string
-	Log    *slog.Logger
+	// CallsPerHour is how many calls a user may make, all at once or spread;
+	// 0 is 4,500.
+	CallsPerHour int
+	Log          *slog.Logger
 }
 
 // Dynos is the scheduler, as far as the API needs it. Apps are named by id.
@@ -73,7 +77,7 @@ func New(cfg Config) (http.Handler, error) {
 	case len(cfg.Stacks) == 0:
 		return nil, errors.New("platform: there is no stack to build apps on: build one with: manifold stack build")
 	}
-	a := &api{Config: cfg}
+	a := &api{Config: cfg, rates: newRates(cmp.Or(cfg.CallsPerHour, 4500))}
 	mux := http.NewServeMux()
 	for _, resource := range resources {
 		for pattern, h := range resource(a) {
@@ -84,7 +88,10 @@ func New(cfg Config) (http.Handler, error) {
 	return mux, nil
 }
 
-type api struct{ Config }
+type api struct {
+	Config
+	rates *rates
+}
 
 // routes are the endpoints of one resource: method and path (the pattern of
 // http.ServeMux) to handler.
@@ -100,6 +107,7 @@ var resources = []func(*api) routes{
 	emptyRoutes,
 	formationRoutes,
 	logRoutes,
+	rateRoutes,
 	releaseRoutes,
 	slugRoutes,
 }

@@ -22,6 +22,11 @@ import (
 	"manifold/coordinator/store"
 )
 
+var (
+	_ Dynos = (*scheduler.Scheduler)(nil)
+	_ Logs  = (*logs.Hub)(nil)
+)
+
 // rig is the API over HTTP on a real store and a real log hub. Only the
 // dynos are made up: running them is not this room's business.
 type rig struct {
@@ -34,7 +39,7 @@ type rig struct {
 	user  manifold.User
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t *testing.T, change ...func(*Config)) *rig {
 	t.Helper()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
 	st, err := store.Open(t.Context(), t.TempDir(), log)
@@ -54,12 +59,16 @@ func newRig(t *testing.T) *rig {
 	if r.user, err = st.Authenticate(t.Context(), r.token); err != nil {
 		t.Fatal(err)
 	}
-	h, err := New(Config{
+	cfg := Config{
 		Store: st, Dynos: r.dynos, Logs: hub, Log: log,
 		Stacks: []Stack{{Name: "cedar", BuiltAt: time.Now()}, {Name: "cedar-2", BuiltAt: time.Now()}},
 		WebURL: func(app string) string { return "http://" + app + ".localhost:8080/" },
 		GitURL: func(app string) string { return "https://localhost:5443/" + app + ".git" },
-	})
+	}
+	for _, f := range change {
+		f(&cfg)
+	}
+	h, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,6 +79,13 @@ func newRig(t *testing.T) *rig {
 	t.Cleanup(server.Close)
 	r.url = server.URL
 	return r
+}
+
+// on lets a subtest fail by itself.
+func (r *rig) on(t *testing.T) *rig {
+	sub := *r
+	sub.T = t
+	return &sub
 }
 
 // fakeDynos keeps what was asked to restart.
@@ -224,7 +240,7 @@ func (r *rig) said(app manifold.App, line string) {
 	r.Errorf("the log does not say %q; it says:\n%s", line, strings.Join(all, "\n"))
 }
 
-// stranger's app: there, but not the caller's.
+// strangersApp makes an app that is there, but not the caller's.
 func (r *rig) strangersApp() manifold.App {
 	r.Helper()
 	app, err := r.store.CreateApp(r.Context(), manifold.App{Name: "not-yours", Stack: "cedar"}, manifold.User{ID: uuid.NewString(), Email: "eve@example.com"})

@@ -43,8 +43,7 @@ func accountObject(u manifold.User) object {
 		"allow_tracking": false, "beta": false, "federated": false, "verified": true,
 		"two_factor_authentication": false, "country_of_residence": nil, "default_organization": nil,
 		"default_team": nil, "delinquent_at": nil, "identity_provider": nil, "last_login": nil,
-		"sms_number": nil, "suspended_at": nil, "acknowledged_msa": false, "acknowledged_msa_at": nil,
-		"italian_customer_terms": nil, "italian_partner_terms": nil,
+		"sms_number": nil, "suspended_at": nil,
 		"created_at": when(u.CreatedAt), "updated_at": when(u.CreatedAt),
 	}
 }
@@ -184,7 +183,7 @@ func authorizationObject(u manifold.User, secret, description string, expiresIn 
 	return object{
 		"id": id, "description": description, "scope": []string{"global"},
 		"access_token": object{"id": id, "token": secret, "expires_in": expiresIn},
-		"client":       nil, "grant": nil, "refresh_token": nil, "session": nil,
+		"client":       nil, "grant": nil, "refresh_token": nil,
 		"user":       object{"id": u.ID, "email": u.Email, "full_name": nil},
 		"created_at": when(now), "updated_at": when(now),
 	}
