@@ -1,0 +1,197 @@
+package agent
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"manifold"
+)
+
+func TestDynoRunsAndStops(t *testing.T) {
+	r := newRig(t)
+	a := r.assignment(`echo "$GREETING $DYNO $PORT $HOME"; trap 'echo bye; exit 143' TERM; while :; do sleep 0.1; done`)
+	r.want(a)
+	d := r.awaitState(a.ID, manifold.StateUp)
+	r.awaitLine(d.Run, "app", "hello from config worker.1 ")
+	if got := r.sources[d.Run+"/app"]; got.App != a.App || got.Process != "worker.1" || got.Assignment != a.ID || got.Source != "app" {
+		t.Errorf("the stream is labelled %+v", got)
+	}
+	r.want()
+	r.awaitLine(d.Run, "app", "bye")
+	r.awaitLine(d.Run, "heroku", "Process exited with status 143")
+	r.awaitGone(a.ID)
+	want := []string{
+		"State changed from created to starting", "Starting process with command `", "State changed from starting to up",
+		"Stopping all processes with SIGTERM", "Process exited with status 143",
+	}
+	got := r.lines(d.Run, "heroku")
+	if len(got) != len(want) {
+		t.Fatalf("the platform said %q", got)
+	}
+	for i, w := range want {
+		if !strings.HasPrefix(got[i], w) {
+			t.Errorf("line %d is %q, want %q", i+1, got[i], w)
+		}
+	}
+}
+
+func TestWebDynoIsUpWhenItListens(t *testing.T) {
+	r := newRig(t)
+	a := r.assignment(`mkdir -p /tmp/www && echo "it works" > /tmp/www/index.html && sleep 0.5 && exec busybox httpd -f -p $PORT -h /tmp/www`)
+	a.Dyno, a.Web = "web.1", true
+	r.want(a)
+	d := r.await(a.ID, "an address", func(d manifold.Dyno) bool { return d.Addr != "" })
+	if d.State != manifold.StateStarting {
+		t.Errorf("it is %s before it listens", d.State)
+	}
+	d = r.awaitState(a.ID, manifold.StateUp)
+	res, err := http.Get("http://" + d.Addr + "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(res.Body)
+	res.Body.Close()
+	if string(body) != "it works\n" {
+		t.Errorf("it answered %q", body)
+	}
+}
+
+func TestWebDynoThatNeverListens(t *testing.T) {
+	r := newRig(t)
+	a := r.assignment(`sleep 1000`)
+	a.Dyno, a.Web, a.BootTimeout = "web.1", true, time.Second
+	r.want(a)
+	d := r.await(a.ID, "R10 twice", func(d manifold.Dyno) bool { return d.State == manifold.StateCrashed && d.Crashes == 2 })
+	if d.Result.Cause != manifold.CauseBoot || d.Result.Status != 137 {
+		t.Errorf("result %+v", d.Result)
+	}
+	r.awaitLine(d.Run, "heroku", "Error R10 (Boot timeout) -> Web process failed to bind to $PORT within 1 seconds of launch")
+}
+
+func TestCrashRestartsAtOnceThenWaits(t *testing.T) {
+	r := newRig(t)
+	a := r.assignment(`echo try; exit 3`)
+	r.want(a)
+	d := r.await(a.ID, "two crashes", func(d manifold.Dyno) bool { return d.State == manifold.StateCrashed && d.Crashes == 2 })
+	if wait := time.Until(d.NextTry); wait < 9*time.Minute || wait > 10*time.Minute {
+		t.Errorf("the next try is in %v", wait)
+	}
+	if d.Result.Cause != manifold.CauseExit || d.Result.Status != 3 || d.OutputSeq != 1 {
+		t.Errorf("result %+v, %d lines", d.Result, d.OutputSeq)
+	}
+	r.awaitLine(d.Run, "heroku", "State changed from up to crashed")
+	b := r.assignment(`sleep 1000`) // restart: another assignment in the same slot
+	r.want(b)
+	r.awaitState(b.ID, manifold.StateUp)
+	r.awaitGone(a.ID)
+}
+
+// TestAgentDies: the agent is killed; dynos run on, those that end meanwhile
+// are found with their true end, and no line is lost or doubled.
+func TestAgentDies(t *testing.T) {
+	r := newRig(t)
+	counter := r.assignment(`i=0; while :; do i=$((i+1)); echo $i; [ $((i % 50)) = 0 ] && sleep 0.05; done`)
+	ends := r.assignment(`while [ ! -e /tmp/go ]; do sleep 0.3; touch /tmp/go; done; sleep 2; exit 7`)
+	ends.Dyno = "worker.2"
+	r.want(counter, ends)
+	before := r.awaitState(counter.ID, manifold.StateUp)
+	ended := r.awaitState(ends.ID, manifold.StateUp)
+	for range 5 {
+		r.awaitLine(before.Run, "app", "0")
+		r.end(syscall.SIGKILL)
+		r.start()
+	}
+	r.end(syscall.SIGKILL)
+	time.Sleep(2500 * time.Millisecond) // longer than the dyno lives
+	r.start()
+	r.awaitLine(ended.Run, "heroku", "Process exited with status 7")
+	r.awaitLine(ended.Run, "heroku", "State changed from up to crashed")
+	d := r.awaitState(counter.ID, manifold.StateUp)
+	if d.Run != before.Run || d.Crashes != 0 || !d.Since.Equal(before.Since) {
+		t.Errorf("it was %+v, and is %+v", before, d)
+	}
+	r.end(syscall.SIGTERM)
+	r.start()
+	r.want()
+	r.awaitGone(counter.ID)
+	r.awaitLine(d.Run, "heroku", "Process exited")
+	checkCount(t, r, d.Run)
+	if got := r.lines(d.Run, "heroku"); len(got) != 5 {
+		t.Errorf("the platform said %q", got)
+	}
+}
+
+// checkCount looks for numbered lines, gap-free and in order.
+func checkCount(t *testing.T, r *rig, run string) {
+	t.Helper()
+	last := -1 // wait until no more come
+	eventually(t, "the last line", func() bool {
+		r.mu.Lock()
+		n := len(r.logs[run+"/app"])
+		r.mu.Unlock()
+		same := n == last
+		last = n
+		time.Sleep(300 * time.Millisecond)
+		return same
+	}, nil)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	lines := r.logs[run+"/app"]
+	for i, line := range lines {
+		if line.Seq != uint64(i+1) || line.Text != fmt.Sprint(i+1) {
+			t.Fatalf("line %d is number %d, %q", i+1, line.Seq, line.Text)
+		}
+	}
+	t.Logf("%d lines, %d came twice", len(lines), r.doubled)
+}
+
+func TestCoordinatorIsAway(t *testing.T) {
+	r := newRig(t)
+	a := r.assignment(`i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done`)
+	r.want(a)
+	d := r.awaitState(a.ID, manifold.StateUp)
+	r.setDown(true)
+	r.end(syscall.SIGKILL)
+	r.start() // does not wait for it
+	if list := r.ps(); len(list) != 1 || list[0].Run != d.Run || list[0].State != manifold.StateUp {
+		t.Errorf("while the coordinator is away ps says %+v", list)
+	}
+	time.Sleep(time.Second) // lines gather on disk
+	r.setDown(false)
+	r.want()
+	r.awaitGone(a.ID)
+	checkCount(t, r, d.Run)
+}
+
+func TestTeardownBringsTheSameBack(t *testing.T) {
+	r := newRig(t)
+	a := r.assignment(`trap '' TERM; sleep 1000`)
+	one := r.assignment(`sleep 1000`)
+	one.Dyno, one.Kind, one.Grace = "run.7", manifold.KindOneOff, time.Minute
+	r.want(a, one)
+	d := r.awaitState(a.ID, manifold.StateUp)
+	r.awaitState(one.ID, manifold.StateUp)
+	r.teardown()
+	if left := r.left(); left != "" {
+		t.Errorf("left behind:\n%s", left)
+	}
+	r.setDown(true)
+	r.start()
+	eventually(t, "the same dyno up again", func() bool {
+		list := r.ps()
+		i := slices.IndexFunc(list, func(s DynoStatus) bool { return s.Assignment == a.ID })
+		return i >= 0 && list[i].State == manifold.StateUp && list[i].Run != d.Run
+	}, nil)
+	for _, s := range r.ps() {
+		if s.Assignment == one.ID && s.State != manifold.StateComplete {
+			t.Errorf("a one-off came back: %+v", s)
+		}
+	}
+	r.setDown(false)
+}
