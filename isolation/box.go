@@ -150,6 +150,9 @@ func (b *Box) signal(s syscall.Signal) error {
 	return nil
 }
 
+// maxRecord bounds an exit record.
+const maxRecord = 64 << 10
+
 // Exit tells how the dyno ended, after Done. ErrNoRecord if nobody knows.
 func (b *Box) Exit() (Exit, error) {
 	exit := Exit{OOM: b.host.cgroups.ooms(b.record.Run) > 0}
@@ -162,11 +165,14 @@ func (b *Box) Exit() (Exit, error) {
 	}
 	defer f.Close()
 	var record boot.Record
-	if err := json.NewDecoder(io.LimitReader(f, 4096)).Decode(&record); err != nil {
+	if err := json.NewDecoder(io.LimitReader(f, maxRecord)).Decode(&record); err != nil {
 		return exit, fmt.Errorf("%w: the record cannot be read: %w", ErrNoRecord, err)
 	}
 	exit.Status, exit.Forced, exit.Expired = record.Status, record.Forced, record.Expired
 	exit.At, exit.Lines = record.At, record.Lines
+	if record.OOM != nil {
+		exit.OOM, exit.Memory = true, record.OOM
+	}
 	return exit, nil
 }
 

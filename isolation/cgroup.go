@@ -64,10 +64,74 @@ func findCgroups(instance string) (*cgroupTree, error) {
 
 func (t *cgroupTree) dir(run string) string { return filepath.Join(t.root, t.instance, run) }
 
-// create makes a dyno's cgroups and returns the cgroup.procs files through
-// which the app's first process joins them. The caller closes them. They are
-// opened here since the kernel asks who opened them, not who writes.
-func (t *cgroupTree) create(run string, size manifold.Size) (procs []*os.File, err error) {
+// handles are open files of a dyno's cgroups, for PID 1. They are opened here
+// since the kernel asks who opened them, not who uses them.
+type handles struct {
+	procs []*os.File // cgroup.procs files through which the app joins
+	stats []*os.File // what tells of memory
+	ooms  *os.File   // eventfd that counts OOM kills; nil on v2
+}
+
+func (h handles) close() {
+	closeAll(h.procs)
+	closeAll(h.stats)
+	if h.ooms != nil {
+		h.ooms.Close()
+	}
+}
+
+// create makes a dyno's cgroups. The caller closes the handles.
+func (t *cgroupTree) create(run string, size manifold.Size) (h handles, err error) {
+	defer func() {
+		if err != nil {
+			h.close()
+		}
+	}()
+	if h.procs, err = t.makeAndLimit(run, size); err != nil {
+		return h, err
+	}
+	dir, names := filepath.Join(t.dir(run), "app"), []string{"memory.stat", "memory.peak", "memory.swap.peak", "memory.events"}
+	if v1 := t.v1Memory(run); v1 != "" {
+		dir, names = v1, []string{"memory.stat", "memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes", "memory.failcnt"}
+		if h.ooms, err = oomEvents(v1); err != nil {
+			return h, fmt.Errorf("watch the memory limit: %w", err)
+		}
+	}
+	for _, name := range names {
+		f, err := os.Open(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // this kernel does not tell
+		}
+		if err != nil {
+			return h, err
+		}
+		h.stats = append(h.stats, f)
+	}
+	return h, nil
+}
+
+// oomEvents has the kernel count OOM kills of a v1 memory cgroup into an
+// eventfd. It goes on as long as anybody has the eventfd open, agent or not.
+func oomEvents(dir string) (*os.File, error) {
+	control, err := os.Open(filepath.Join(dir, "memory.oom_control"))
+	if err != nil {
+		return nil, err
+	}
+	defer control.Close()
+	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, err
+	}
+	events := os.NewFile(uintptr(fd), "eventfd")
+	order := fmt.Sprintf("%d %d", fd, control.Fd())
+	if err := os.WriteFile(filepath.Join(dir, "cgroup.event_control"), []byte(order), 0); err != nil {
+		events.Close()
+		return nil, err
+	}
+	return events, nil
+}
+
+func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(procs)
@@ -122,6 +186,16 @@ func (t *cgroupTree) v1Dirs(run string) []string {
 	return dirs
 }
 
+// v1Memory is the run's directory in the v1 memory controller's tree, or "".
+func (t *cgroupTree) v1Memory(run string) string {
+	for i, s := range t.v1 {
+		if s.Name() == cgroup1.Memory {
+			return t.v1Dirs(run)[i]
+		}
+	}
+	return ""
+}
+
 // devices a dyno may open: the harmless ones and its own terminals
 // (Documentation/admin-guide/devices.txt).
 func devices() []specs.LinuxDeviceCgroup {
@@ -169,10 +243,8 @@ func (t *cgroupTree) initPID(run string) int {
 // ooms is how many times the memory limit killed a process of the run.
 func (t *cgroupTree) ooms(run string) int {
 	file := filepath.Join(t.dir(run), "app", "memory.events")
-	for i, s := range t.v1 {
-		if s.Name() == cgroup1.Memory {
-			file = filepath.Join(t.v1Dirs(run)[i], "memory.oom_control")
-		}
+	if v1 := t.v1Memory(run); v1 != "" {
+		file = filepath.Join(v1, "memory.oom_control")
 	}
 	data, err := os.ReadFile(file)
 	if err != nil {

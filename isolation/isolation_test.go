@@ -443,12 +443,24 @@ func TestStdin(t *testing.T) {
 	}
 }
 
-func TestMemoryLimitKills(t *testing.T) {
+func TestMemoryLimitEndsTheWholeDyno(t *testing.T) {
 	r := newRig(t)
-	b := r.start("exec tail /dev/zero")
-	exit := r.wait(b)
-	if !exit.OOM || exit.Status != 137 {
-		t.Errorf("exit is %+v, want OOM and 137", exit)
+	for name, script := range map[string]string{
+		"first process": "exec tail /dev/zero",
+		"a child":       "tail /dev/zero & sleep 1000", // the kernel's kill leaves sleep alive
+	} {
+		b := r.start(script)
+		exit := r.wait(b)
+		if !exit.OOM || exit.Status != 137 {
+			t.Errorf("%s: exit is %+v, want OOM and 137", name, exit)
+			continue
+		}
+		if exit.Memory == nil || len(exit.Memory.Biggest) == 0 || exit.Memory.Biggest[0].Name != "tail" || exit.Memory.Stats["memory.stat"] == "" {
+			t.Errorf("%s: where the memory went is not told: %+v", name, exit.Memory)
+		}
+	}
+	if exit := r.wait(r.start("kill -9 $$")); exit.OOM {
+		t.Error("a SIGKILL of the dyno's own counts as OOM")
 	}
 }
 

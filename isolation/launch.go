@@ -50,11 +50,11 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 	}
 	defer scratch.Close()
 	defer dir.Close()
-	procs, err := h.cgroups.create(b.record.Run, b.record.Size)
+	group, err := h.cgroups.create(b.record.Run, b.record.Size)
 	if err != nil {
 		return err
 	}
-	defer closeAll(procs)
+	defer group.close()
 
 	process, socket, err := h.clone(b)
 	if err != nil {
@@ -82,8 +82,16 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 		defer stdin.Close()
 	}
 	msg := h.message(spec)
-	msg.Layers, msg.Procs = len(layers), len(procs)
-	files := append(append(append([]*os.File{}, layers...), scratch, dir, stdin), procs...)
+	files := append(append([]*os.File{}, layers...), scratch, dir, stdin)
+	files = append(append(files, group.procs...), group.stats...)
+	msg.Layers, msg.Procs = len(layers), len(group.procs)
+	for _, f := range group.stats {
+		msg.Stats = append(msg.Stats, filepath.Base(f.Name()))
+	}
+	if group.ooms != nil {
+		msg.OOMs = true
+		files = append(files, group.ooms)
+	}
 	return converse(ctx, socket, msg, files)
 }
 

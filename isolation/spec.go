@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/isolation/boot"
 )
 
 // Config is what one host's dynos have in common.
@@ -67,6 +68,7 @@ type Exit struct {
 	Expired bool      // TTL ended it
 	At      time.Time // when its first process ended
 	Lines   uint64    // log lines written
+	Memory  *boot.OOM // where the memory went, if PID 1 saw the kill
 }
 
 var (

@@ -14,11 +14,14 @@ const FD = 3
 // Message is all that PID 1 needs. On the wire it is JSON behind its length
 // (4 bytes, big endian), with these descriptors, in this order, beside its
 // first byte: the layers' mounts, the scratch mount, the directory for PID 1's
-// files, standard input, and the cgroup.procs files of the app's cgroups.
+// files, standard input, the cgroup.procs files of the app's cgroups, the
+// cgroup files that tell of memory, and an eventfd(2) that counts OOM kills.
 type Message struct {
 	Run       string        `json:"run"`
-	Layers    int           `json:"layers"` // descriptors that are layers, top first
-	Procs     int           `json:"procs"`  // descriptors that are cgroup.procs files
+	Layers    int           `json:"layers"`          // descriptors that are layers, top first
+	Procs     int           `json:"procs"`           // descriptors that are cgroup.procs files
+	Stats     []string      `json:"stats,omitempty"` // names of the descriptors that tell of memory
+	OOMs      bool          `json:"ooms,omitempty"`  // the eventfd came too (cgroup v1)
 	Argv      []string      `json:"argv"`
 	Env       []string      `json:"env"`
 	Dir       string        `json:"dir"`
@@ -60,4 +63,20 @@ type Record struct {
 	Expired bool      `json:"expired,omitempty"`
 	At      time.Time `json:"at"`
 	Lines   uint64    `json:"lines"`
+	OOM     *OOM      `json:"oom,omitempty"`
+}
+
+// OOM is what PID 1 saw when the memory limit struck: the cgroup's own files
+// as they read then, and the biggest processes.
+type OOM struct {
+	Stats   map[string]string `json:"stats"`
+	Biggest []Process         `json:"biggest,omitempty"`
+}
+
+// Process is one process and the memory it held.
+type Process struct {
+	PID  int    `json:"pid"`  // in the dyno
+	Name string `json:"name"` // its own word: hostile
+	RSS  int64  `json:"rss"`  // bytes
+	Swap int64  `json:"swap"` // bytes
 }

@@ -20,6 +20,8 @@ type dyno struct {
 	msg    boot.Message
 	dir    *os.File // PID 1's directory on the host
 	app    int      // pid of the app's first process
+	stats  []*os.File
+	ooms   *os.File
 	signal chan os.Signal
 	log    <-chan uint64 // number of lines, once output has ended
 }
@@ -49,7 +51,7 @@ func start(msg boot.Message, fds descriptors) (*dyno, error) {
 	// A roomy pipe keeps a burst from waiting for the disk; the default does too, later.
 	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, 256<<10)
 
-	d := &dyno{msg: msg, dir: fds.dir, signal: make(chan os.Signal, 8)}
+	d := &dyno{msg: msg, dir: fds.dir, stats: fds.stats, ooms: fds.ooms, signal: make(chan os.Signal, 8)}
 	signal.Notify(d.signal, unix.SIGTERM)
 	if d.app, err = startApp(msg, fds, output); err != nil {
 		return nil, err
@@ -78,11 +80,13 @@ func (d *dyno) run() {
 	gone := make(chan struct{})
 	go d.reap(ended, gone)
 
+	limit := watchOOM(d.ooms)
 	var expire, force <-chan time.Time
 	if d.msg.TTL > 0 {
 		expire = time.After(d.msg.TTL)
 	}
 	var expired, forced bool
+	var oom *boot.OOM
 	stop := func() {
 		if force == nil {
 			_ = unix.Kill(-1, unix.SIGTERM) // nobody there: reap will say so
@@ -99,9 +103,17 @@ func (d *dyno) run() {
 		case <-force:
 			forced = true
 			_ = unix.Kill(-1, unix.SIGKILL)
+		case <-limit.struck:
+			if oom == nil {
+				oom = seeMemory(d.stats)
+			}
+			_ = unix.Kill(-1, unix.SIGKILL)
 		case record := <-ended:
 			<-gone
-			record.Expired, record.Forced = expired, forced
+			if oom == nil && limit.last() {
+				oom = seeMemory(d.stats)
+			}
+			record.Expired, record.Forced, record.OOM = expired, forced, oom
 			record.Lines = <-d.log
 			d.write(record)
 			return

@@ -62,6 +62,8 @@ type descriptors struct {
 	dir     *os.File
 	stdin   *os.File
 	procs   []*os.File
+	stats   []*os.File
+	ooms    *os.File // nil where the kernel ends the whole dyno by itself
 }
 
 // receive reads the message and its descriptors.
@@ -93,15 +95,30 @@ func receive(socket int) (boot.Message, descriptors, error) {
 	if err != nil {
 		return msg, fds, err
 	}
-	if want := msg.Layers + 3 + msg.Procs; len(got) != want {
+	want := msg.Layers + 3 + msg.Procs + len(msg.Stats)
+	if msg.OOMs {
+		want++
+	}
+	if len(got) != want {
 		return msg, fds, fmt.Errorf("%d descriptors came, want %d", len(got), want)
 	}
 	fds.layers, got = got[:msg.Layers], got[msg.Layers:]
 	fds.scratch = got[0]
 	fds.dir = os.NewFile(uintptr(got[1]), "dir")
 	fds.stdin = os.NewFile(uintptr(got[2]), "stdin")
-	for _, fd := range got[3:] {
+	got = got[3:]
+	for _, fd := range got[:msg.Procs] {
 		fds.procs = append(fds.procs, os.NewFile(uintptr(fd), "cgroup.procs"))
+	}
+	got = got[msg.Procs:]
+	for i, name := range msg.Stats {
+		fds.stats = append(fds.stats, os.NewFile(uintptr(got[i]), name))
+	}
+	if msg.OOMs {
+		if err := unix.SetNonblock(got[len(got)-1], true); err != nil {
+			return msg, fds, err
+		}
+		fds.ooms = os.NewFile(uintptr(got[len(got)-1]), "eventfd")
 	}
 	return msg, fds, nil
 }

@@ -1,0 +1,127 @@
+package main
+
+import (
+	"cmp"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"manifold/isolation/boot"
+)
+
+// oomWatch reports each time the memory limit strikes (cgroup v1,
+// Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control"): the kernel
+// kills one process, the platform's contract is that the dyno dies together.
+// On v2 memory.oom.group does that without us, and there is no events file.
+type oomWatch struct {
+	events *os.File      // eventfd(2), may be nil
+	struck chan struct{} // holds one
+	done   chan struct{}
+}
+
+func watchOOM(events *os.File) *oomWatch {
+	w := &oomWatch{events: events, struck: make(chan struct{}, 1), done: make(chan struct{})}
+	go func() {
+		defer close(w.done)
+		for w.read() {
+			select {
+			case w.struck <- struct{}{}:
+			default: // it is known already
+			}
+		}
+	}()
+	return w
+}
+
+func (w *oomWatch) read() bool {
+	count := make([]byte, 8)
+	if w.events == nil {
+		return false
+	}
+	_, err := io.ReadFull(w.events, count)
+	return err == nil
+}
+
+// last ends the watch and says whether the limit struck unseen: its news and
+// that of the death it caused come by different ways.
+func (w *oomWatch) last() bool {
+	if w.events == nil {
+		return false
+	}
+	_ = w.events.SetReadDeadline(time.Now())
+	<-w.done
+	select {
+	case <-w.struck:
+		return true
+	default:
+	}
+	pending := false
+	conn, err := w.events.SyscallConn()
+	if err == nil {
+		_ = conn.Control(func(fd uintptr) {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 0)
+			pending = err == nil && n > 0
+		})
+	}
+	return pending
+}
+
+// Bounds on what goes into the exit record.
+const (
+	maxStat      = 4 << 10
+	maxProcesses = 512
+	maxBiggest   = 5
+)
+
+// seeMemory reads where the memory went, at the moment of an OOM kill.
+func seeMemory(stats []*os.File) *boot.OOM {
+	seen := &boot.OOM{Stats: map[string]string{}}
+	for _, f := range stats {
+		buf := make([]byte, maxStat)
+		if n, err := f.ReadAt(buf, 0); n > 0 && (err == nil || err == io.EOF) {
+			seen.Stats[f.Name()] = strings.TrimSpace(string(buf[:n]))
+		}
+	}
+	proc, err := os.Open("/proc")
+	if err != nil {
+		return seen
+	}
+	defer proc.Close()
+	names, _ := proc.Readdirnames(maxProcesses)
+	for _, name := range names {
+		if pid, err := strconv.Atoi(name); err == nil && pid > 1 {
+			seen.Biggest = append(seen.Biggest, processMemory(pid))
+		}
+	}
+	slices.SortFunc(seen.Biggest, func(a, b boot.Process) int { return cmp.Compare(b.RSS+b.Swap, a.RSS+a.Swap) })
+	seen.Biggest = seen.Biggest[:min(maxBiggest, len(seen.Biggest))]
+	return seen
+}
+
+// processMemory reads proc(5), /proc/pid/status.
+func processMemory(pid int) boot.Process {
+	p := boot.Process{PID: pid}
+	data, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
+	if err != nil {
+		return p
+	}
+	for line := range strings.Lines(string(data)) {
+		key, value, _ := strings.Cut(line, ":")
+		value = strings.TrimSpace(value)
+		kib, _ := strconv.ParseInt(strings.TrimSuffix(value, " kB"), 10, 64)
+		switch key {
+		case "Name":
+			p.Name = value
+		case "VmRSS":
+			p.RSS = kib << 10
+		case "VmSwap":
+			p.Swap = kib << 10
+		}
+	}
+	return p
+}
