@@ -7,7 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -117,7 +116,10 @@ func mountErofs(source string) (*os.File, error) {
 		return nil, fmt.Errorf("fsconfig ro: %w", err)
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return nil, fmt.Errorf("create EROFS superblock of %s: %w%s", source, err, complaints(fs))
+		if errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EUCLEAN) {
+			err = fmt.Errorf("%w: the kernel finds it damaged: %w", ErrImage, err)
+		}
+		return nil, fmt.Errorf("create EROFS superblock of %s: %w", source, err)
 	}
 	const attrs = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attrs)
@@ -125,21 +127,6 @@ func mountErofs(source string) (*os.File, error) {
 		return nil, fmt.Errorf("fsmount: %w", err)
 	}
 	return os.NewFile(uintptr(fd), source), nil
-}
-
-// complaints reads what the kernel has to say about a failed fsconfig(2); the
-// messages are read from the context's descriptor, one at a time.
-func complaints(fs int) string {
-	var all strings.Builder
-	line := make([]byte, 1024)
-	for range 8 {
-		n, err := unix.Read(fs, line)
-		if err != nil || n == 0 {
-			break
-		}
-		all.WriteString("; kernel: " + strings.TrimSpace(string(line[:n])))
-	}
-	return all.String()
 }
 
 func cloneTree(tree *os.File) (*os.File, error) {

@@ -94,22 +94,22 @@ func (b *builder) stack() (Stack, error) {
 		return Stack{}, err
 	}
 	s := Stack{Name: b.recipe.Name, Version: b.recipe.Version, Recipe: b.recipe.digest()}
-	var run, layer manifold.Image
-	err := b.step(fmt.Sprintf("install %d packages of the run layer and what they need", len(b.recipe.Run)), func() error {
-		return b.bootstrap()
-	})
+	err := b.step(fmt.Sprintf("install %d packages of the run layer and what they need", len(b.recipe.Run)), b.bootstrap)
 	if err != nil {
 		return Stack{}, err
 	}
+	if len(b.recipe.Build) > 0 {
+		err = b.step(fmt.Sprintf("install %d packages of the build layer and what they need", len(b.recipe.Build)), b.layer)
+		if err != nil {
+			return Stack{}, err
+		}
+	}
+	var run, layer manifold.Image
 	if err := b.pack("run", &run); err != nil {
 		return Stack{}, err
 	}
 	s.Run, s.Build = []manifold.Image{run}, []manifold.Image{run}
 	if len(b.recipe.Build) > 0 {
-		err := b.step(fmt.Sprintf("install %d packages of the build layer and what they need", len(b.recipe.Build)), b.layer)
-		if err != nil {
-			return Stack{}, err
-		}
 		if err := b.pack("build", &layer); err != nil {
 			return Stack{}, err
 		}

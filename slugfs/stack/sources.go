@@ -94,12 +94,11 @@ func parseList(r io.Reader) []archive {
 	var found []archive
 	for lines := bufio.NewScanner(r); lines.Scan(); {
 		line, _, _ := strings.Cut(lines.Text(), "#")
-		line, ok := strings.CutPrefix(strings.TrimSpace(line), "deb ")
-		if !ok {
+		if fields := strings.Fields(line); len(fields) == 0 || fields[0] != "deb" {
 			continue
 		}
 		var a archive
-		line = strings.TrimSpace(line)
+		line = strings.TrimSpace(strings.TrimPrefix(strings.TrimSpace(line), "deb"))
 		if rest, ok := strings.CutPrefix(line, "["); ok {
 			options, after, _ := strings.Cut(rest, "]")
 			line = after
