@@ -11,6 +11,11 @@ export MANIFOLD_CACHE ?= /var/cache/manifold
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
 BUILD   := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
+# Builds reach the package registries as this machine does: what its Go and npm
+# are set to goes into the environment, from which the coordinator hands it on.
+MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
+	npm_config_registry="$${npm_config_registry:-$$(npm config get registry 2>/dev/null || true)}"
+
 # Debian packages, each for a reason that README.md gives.
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
 TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps
@@ -21,7 +26,7 @@ help: ## List the targets
 
 .PHONY: run
 run: packages build ## Run the platform on this machine, push the sample app to it, stay in the foreground
-	@exec bin/manifold run
+	@$(MIRRORS) exec bin/manifold run
 
 .PHONY: build
 build: ## Build the three programs into bin/
@@ -50,4 +55,4 @@ bench: build ## Benchmarks
 
 .PHONY: clean
 clean: ## Remove what was built (state in $MANIFOLD_HOME and caches stay)
-	@rm -rf bin isolation/pid1/bin
+	@rm -rf bin isolation/launcher/pid1

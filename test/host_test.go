@@ -51,18 +51,6 @@ func (p *instance) owns(uid int) bool {
 	return base <= uid && uid < base+uidRange
 }
 
-// dynoProcesses counts the processes of dynos on the host.
-func (p *instance) dynoProcesses() (n int) {
-	out, _ := exec.Command("ps", "-eo", "uid").Output()
-	for line := range strings.Lines(string(out)) {
-		var uid int
-		if _, err := fmt.Sscan(line, &uid); err == nil && p.owns(uid) {
-			n++
-		}
-	}
-	return n
-}
-
 func logFiles(p *instance) []string {
 	paths, _ := filepath.Glob(filepath.Join(p.home, "log", "*.log"))
 	return paths

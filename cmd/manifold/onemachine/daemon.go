@@ -108,11 +108,10 @@ func (d *daemon) watch(cmd *exec.Cmd) {
 		began := time.Now()
 		d.await(cmd)
 		removeRecord(d.m.Settings, d.name)
-		select {
-		case <-d.stopping:
+		switch {
+		case closed(d.stopping):
 			return
-		case <-d.kept:
-		default:
+		case !closed(d.kept):
 			close(d.died)
 			return
 		}
@@ -132,6 +131,15 @@ func (d *daemon) watch(cmd *exec.Cmd) {
 				d.setEnd(err.Error())
 			}
 		}
+	}
+}
+
+func closed(c <-chan struct{}) bool {
+	select {
+	case <-c:
+		return true
+	default:
+		return false
 	}
 }
 

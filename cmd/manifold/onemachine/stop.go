@@ -50,10 +50,8 @@ func (m *machine) find(name string) *daemon {
 // that is just being brought back gets the time to come up; one that was
 // asked twice to hurry is told so.
 func (m *machine) teardown(agent *daemon) error {
-	select {
-	case <-agent.died:
+	if closed(agent.died) {
 		return nil // it never came up, and that was said; leftovers says the rest
-	default:
 	}
 	m.say("Stopping every dyno (those that do not heed SIGTERM are killed after 10 s; Ctrl-C again to hurry)")
 	ctx, cancel := context.WithTimeout(context.Background(), teardownDeadline)
