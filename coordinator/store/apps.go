@@ -77,7 +77,7 @@ func (t *tx) claimName(app manifold.App) error {
 	if taken, err := t.get(key("names", app.Name), &holder); err != nil {
 		return err
 	} else if taken {
-		return fmt.Errorf("Name %s %w", app.Name, ErrTaken)
+		return fmt.Errorf("app name %s %w", app.Name, ErrTaken)
 	}
 	return t.put(key("names", app.Name), app.ID)
 }
@@ -134,22 +134,46 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 // Its placements stay: the scheduler retires those whose app is gone.
 func (s *Store) DeleteApp(ctx context.Context, id string) error {
 	err := s.transact(ctx, func(t *tx) error {
-		app, err := t.app(id)
+		app, err := t.app(id) // its record changes with every release, so that none is missed
 		if err != nil {
 			return err
 		}
+		releases, err := list[releaseRecord](ctx, s.engine, key("releases", id, ""))
+		if err != nil {
+			return err
+		}
+		var slugs []string
+		for _, r := range releases {
+			if r.Slug != "" {
+				slugs = append(slugs, r.Slug)
+			}
+		}
+		slices.Sort(slugs)
 		t.remove(key("apps", id))
 		t.remove(key("names", app.Name))
 		t.remove(key("formations", id))
 		t.removeUnder(key("releases", id, ""))
 		t.removeUnder(key("configs", id, ""))
-		return nil
+		return t.put(key("deleted", id), slices.Compact(slugs))
 	})
 	if err != nil {
 		return err
 	}
-	// No release can name them any more; what a kill leaves, the next Open sweeps.
-	return s.removeSlugs(ctx, func(app string) bool { return app == id })
+	return s.finishDeletion(ctx, id)
+}
+
+// finishDeletion removes the slugs a deleted app left, which may be too many
+// for one transaction. After a kill the next Open calls it again.
+func (s *Store) finishDeletion(ctx context.Context, id string) error {
+	var slugs []string
+	if _, err := s.begin(ctx).get(key("deleted", id), &slugs); err != nil {
+		return err
+	}
+	var keys []string
+	for _, slug := range slugs {
+		keys = append(keys, key("slugs", slug))
+	}
+	return s.removeAll(ctx, append(keys, key("deleted", id)))
 }
 
 // clip keeps a stranger's text short in an error.

@@ -159,13 +159,15 @@ func TestDeleteAppRemovesAllButPlacements(t *testing.T) {
 	newApp(t, s, "doomed") // the name is free
 }
 
-func TestSlugsOfADeletionCutShortAreSwept(t *testing.T) {
+func TestDeletionCutShortIsFinished(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir)
 	app := newApp(t, s, "kept")
 	must(s.Deploy(t.Context(), app.ID, manifold.Slug{ID: "kept"}, "Deploy", ada))(t)
-	err := s.transact(t.Context(), func(t *tx) error {
-		return t.put(key("slugs", "orphan"), manifold.Slug{ID: "orphan", App: "gone"})
+	err := s.transact(t.Context(), func(t *tx) error { // as a kill after the first step leaves it
+		return errors.Join(
+			t.put(key("slugs", "left"), manifold.Slug{ID: "left", App: "gone"}),
+			t.put(key("deleted", "gone"), []string{"left"}))
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -174,5 +176,8 @@ func TestSlugsOfADeletionCutShortAreSwept(t *testing.T) {
 	s = open(t, dir)
 	if slugs := must(s.Slugs(t.Context()))(t); len(slugs) != 1 || slugs[0].ID != "kept" {
 		t.Errorf("slugs after reopening: %v", slugs)
+	}
+	if left := must(s.engine.list(t.Context(), key("deleted", "")))(t); len(left) != 0 {
+		t.Errorf("%d deletions are still open", len(left))
 	}
 }

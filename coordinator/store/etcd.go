@@ -17,11 +17,13 @@ import (
 
 // Bounds of the embedded member, for a state that is small and written by few.
 const (
-	quotaBytes     = 2 << 30 // of the backend file; past it only deletes succeed
-	keepRevisions  = "1000"  // history kept for watches; older is compacted every five minutes
-	snapshotEvery  = 2000    // log entries
-	catchUpEntries = 100     // kept in memory for followers, of which there are none
-	defragAtMB     = 128     // reclaimed at start when so much of the file is free
+	quotaBytes     = 2 << 30     // of the backend file; past it only deletes succeed
+	keepRevisions  = "1000"      // history kept for watches; older is compacted every five minutes
+	snapshotEvery  = 2000        // log entries
+	catchUpEntries = 100         // kept in memory for followers, of which there are none
+	keepLogFiles   = 2           // of 64 MB, beside those still needed
+	defragAtMB     = 128         // reclaimed at start when so much of the file is free
+	slow           = time.Second // what takes longer is worth a warning
 )
 
 // etcd is the engine. The same code runs over the embedded member and over a
@@ -52,6 +54,8 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*etcd, error) 
 	cfg.QuotaBackendBytes = quotaBytes
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, keepRevisions
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = snapshotEvery, catchUpEntries
+	cfg.MaxWalFiles = keepLogFiles
+	cfg.WarningApplyDuration, cfg.WarningUnaryRequestDuration = slow, slow
 	cfg.BootstrapDefragThresholdMegabytes = defragAtMB
 	// With no other member an election is a formality; short ticks start sooner.
 	cfg.TickMs, cfg.ElectionMs = 20, 200

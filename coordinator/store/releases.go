@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -49,14 +48,36 @@ func (s *Store) insertRelease(t *tx, r manifold.Release, configOf int) error {
 	return t.insert(versionKey("releases", r.App, r.Version), releaseRecord{Release: r, ConfigOf: configOf})
 }
 
+// Release is one release of an app with its config vars.
+func (s *Store) Release(ctx context.Context, app string, version int) (manifold.Release, error) {
+	r, err := s.release(s.begin(ctx), app, version)
+	return r.Release, err
+}
+
+// History lists an app's releases without their config vars, oldest first.
+// Where those are not needed it costs a small part of Releases.
+func (s *Store) History(ctx context.Context, app string) ([]manifold.Release, error) {
+	records, err := s.history(ctx, app)
+	releases := make([]manifold.Release, len(records))
+	for i, r := range records {
+		releases[i] = r.Release
+	}
+	return releases, err
+}
+
+func (s *Store) history(ctx context.Context, app string) ([]releaseRecord, error) {
+	records, err := list[releaseRecord](ctx, s.engine, key("releases", app, ""))
+	if err == nil && len(records) == 0 { // no app is without
+		err = fmt.Errorf("app %s: %w", clip(app), ErrNotFound)
+	}
+	return records, err
+}
+
 // Releases lists an app's releases with their config vars, oldest first.
 func (s *Store) Releases(ctx context.Context, app string) ([]manifold.Release, error) {
-	records, err := list[releaseRecord](ctx, s.engine, key("releases", app, ""))
+	records, err := s.history(ctx, app)
 	if err != nil {
 		return nil, err
-	}
-	if len(records) == 0 { // no app is without
-		return nil, fmt.Errorf("app %s: %w", clip(app), ErrNotFound)
 	}
 	configs, err := s.configs(ctx, app) // after the releases, so that none is missing
 	if err != nil {
@@ -241,20 +262,4 @@ func (s *Store) Slug(ctx context.Context, id string) (manifold.Slug, error) {
 // Slugs lists all slugs of all apps, in no order.
 func (s *Store) Slugs(ctx context.Context) ([]manifold.Slug, error) {
 	return list[manifold.Slug](ctx, s.engine, key("slugs", ""))
-}
-
-// removeSlugs removes the slugs of the apps that gone names.
-func (s *Store) removeSlugs(ctx context.Context, gone func(app string) bool) error {
-	slugs, err := s.Slugs(ctx)
-	if err != nil {
-		return err
-	}
-	var keys []string
-	for _, slug := range slugs {
-		if gone(slug.App) {
-			keys = append(keys, key("slugs", slug.ID))
-		}
-	}
-	slices.Sort(keys)
-	return s.removeAll(ctx, keys)
 }

@@ -38,6 +38,7 @@ var (
 //	configs/APP/0000000001    config vars, sealed
 //	formations/APP            the whole formation
 //	slugs/SLUG                slug
+//	deleted/APP               slugs still to be removed after their app
 //	placements/ASSIGNMENT     placement; environment sealed
 //	users/USER, emails/EMAIL  user; the user's id
 //	first-user                the user's id; there from the first start on
@@ -152,24 +153,22 @@ func (s *Store) Once(ctx context.Context, k string, make func() ([]byte, error))
 	return value, err
 }
 
-// sweep removes what a kill or the time left behind: slugs of apps that are
-// gone, and tokens that ended.
+// sweep removes what a kill or the time left behind: the rest of deletions,
+// and tokens that ended.
 func (s *Store) sweep(ctx context.Context) error {
-	apps, err := s.Apps(ctx)
+	deletions, err := s.engine.list(ctx, key("deleted", ""))
 	if err != nil {
 		return err
 	}
-	known := map[string]bool{}
-	for _, app := range apps {
-		known[app.ID] = true
-	}
-	if err := s.removeSlugs(ctx, func(app string) bool { return !known[app] }); err != nil {
-		return err
+	for _, d := range deletions {
+		if err := s.finishDeletion(ctx, strings.TrimPrefix(d.key, key("deleted", ""))); err != nil {
+			return err
+		}
 	}
 	return errors.Join(s.sweepTokens(ctx, "tokens"), s.sweepTokens(ctx, "joins"))
 }
 
-// removeAll removes records in batches etcd accepts (128 operations).
+// removeAll removes records in order, in batches etcd accepts (128 operations).
 func (s *Store) removeAll(ctx context.Context, keys []string) error {
 	for len(keys) > 0 {
 		n := min(len(keys), 100)
