@@ -96,7 +96,7 @@ func (s *Scheduler) RunJob(ctx context.Context, j Job) (JobResult, error) {
 
 // hostFor chooses a host, waiting a little for one to come online.
 func (s *Scheduler) hostFor(ctx context.Context, a manifold.Assignment) (string, error) {
-	timeout := time.NewTimer(s.cfg.Settings.StartGrace + hostWait)
+	timeout := time.NewTimer(s.cfg.Settings.StartGrace + s.hostWait)
 	defer timeout.Stop()
 	for {
 		st, changed := s.watch()

@@ -205,6 +205,13 @@ func (r *rig) agent() *agent {
 	return a
 }
 
+// come says into which state dynos come from now on.
+func (a *agent) come(behave func(manifold.Assignment) manifold.State) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.behave = behave
+}
+
 func (a *agent) apply(line []byte) {
 	var d manifold.Desired
 	if err := json.Unmarshal(line, &d); err != nil {

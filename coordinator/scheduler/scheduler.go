@@ -54,9 +54,10 @@ type Config struct {
 // Scheduler places dynos. All methods may be called by any goroutine while
 // Run runs.
 type Scheduler struct {
-	cfg     Config
-	started time.Time
-	kick    chan struct{}
+	cfg      Config
+	started  time.Time
+	hostWait time.Duration
+	kick     chan struct{}
 
 	// The loop's own; nobody else touches them.
 	stored    *stored // nil: read it again
@@ -75,7 +76,7 @@ type Scheduler struct {
 // New makes a scheduler; Run makes it work.
 func New(cfg Config) *Scheduler {
 	return &Scheduler{
-		cfg: cfg, started: time.Now(), kick: make(chan struct{}, 1),
+		cfg: cfg, started: time.Now(), hostWait: hostWait, kick: make(chan struct{}, 1),
 		withdrawn: map[string]withdrawal{}, dropped: map[string]int64{}, said: map[string]string{},
 		changed: make(chan struct{}), jobs: map[string]bool{},
 	}

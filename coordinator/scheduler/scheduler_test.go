@@ -51,12 +51,12 @@ func TestDeployThatCrashesLeavesTheOldServing(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	agent, router := r.agent(), r.router()
-	agent.behave = func(a manifold.Assignment) manifold.State {
+	agent.come(func(a manifold.Assignment) manifold.State {
 		if a.Command == "crash" {
 			return manifold.StateCrashed
 		}
 		return manifold.StateUp
-	}
+	})
 	app := r.app(types)
 	old := agent.one("web.1")
 	r.deploy(app, map[string]string{"web": "crash"})
@@ -172,13 +172,6 @@ func TestCoordinatorRestartsAtEachStep(t *testing.T) {
 	r := newRig(t)
 	r.start()
 	agent, router := r.agent(), r.router()
-	var web func(manifold.Assignment) manifold.State
-	agent.behave = func(a manifold.Assignment) manifold.State {
-		if web != nil {
-			return web(a)
-		}
-		return manifold.StateUp
-	}
 	app := r.app(types)
 	old := agent.one("web.1")
 	eventually(t, "routed", func() bool { return router.routesTo(app.ID, old) })
@@ -191,9 +184,7 @@ func TestCoordinatorRestartsAtEachStep(t *testing.T) {
 	restart() // nothing under way
 	stays(t, "nothing changes", func() bool { return agent.one("web.1") == old && router.routesTo(app.ID, old) })
 
-	agent.mu.Lock()
-	web = func(manifold.Assignment) manifold.State { return manifold.StateStarting }
-	agent.mu.Unlock()
+	agent.come(func(manifold.Assignment) manifold.State { return manifold.StateStarting })
 	router.say(map[string]int{"run-" + old: 1})
 	r.deploy(app, types)
 	eventually(t, "the new one starts", func() bool { return len(agent.running()["web.1"]) == 2 })
