@@ -135,7 +135,8 @@ func (b *build) assignment(layers []manifold.Image) manifold.Assignment {
 		Kind: manifold.KindOneOff, Layers: layers, Command: bootstrap, Env: env,
 		Size: manifold.BuildSize, TTL: b.cfg.TimeLimit,
 		Job: &manifold.Job{Outputs: []manifold.Output{
-			{Name: outputSlug, Path: "/tmp/slug", Image: true, Limit: b.cfg.SlugLimit},
+			// Twice the limit, so that who is over it learns by how much.
+			{Name: outputSlug, Path: "/tmp/slug", Image: true, Limit: 2 * b.cfg.SlugLimit},
 			{Name: outputResult, Path: "/tmp/out/result.json", Limit: maxResult},
 			{Name: outputCache, Path: "/tmp/out/cache.tar", Limit: b.cfg.CacheLimit},
 		}},
@@ -172,6 +173,11 @@ func (b *build) judge(job scheduler.JobResult) error {
 		return b.timedOut()
 	case manifold.CauseOOM:
 		return refuse(b.failedToCompile(), fmt.Sprintf("The build needed more than %d MB of memory and was stopped.", manifold.BuildSize.MemorySwap>>20))
+	case manifold.CauseOutput:
+		if strings.Contains(r.Detail, outputSlug) && strings.Contains(r.Detail, "too large") {
+			return b.tooLarge(fmt.Sprintf("over %dM", 2*b.cfg.SlugLimit>>20))
+		}
+		return fmt.Errorf("the build's result was not brought home: %s", r.Detail)
 	case manifold.CauseLaunch, manifold.CauseLost:
 		return fmt.Errorf("the build's dyno ended without a result: %s %s", r.Cause, r.Detail)
 	}
@@ -217,7 +223,7 @@ func (b *build) slug(job scheduler.JobResult) (manifold.Slug, error) {
 	b.out.step("Compressing...")
 	made, ok := job.Outputs[outputSlug]
 	if !ok {
-		return manifold.Slug{}, b.tooLarge(fmt.Sprintf("over %dM", b.cfg.SlugLimit>>20))
+		return manifold.Slug{}, errors.New("the build brought no slug home")
 	}
 	if made.Image.Bytes > b.cfg.SlugLimit {
 		return manifold.Slug{}, b.tooLarge(fmt.Sprintf("%dM", (made.Image.Bytes+1<<20-1)>>20))
