@@ -1,0 +1,336 @@
+package coordinator
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"manifold"
+	"manifold/coordinator/scheduler"
+	"manifold/slugfs/stack"
+)
+
+// rig is a home and what runs in it.
+type rig struct {
+	t    *testing.T
+	cfg  Config
+	at   Addresses
+	stop func() error // ends Run and returns its error
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	run, err := os.MkdirTemp("", "mf") // short: a socket's path has room for 107 bytes
+	must(t, err)
+	t.Cleanup(func() { must(t, os.RemoveAll(run)) })
+	r := &rig{t: t, cfg: Config{
+		Settings: manifold.Settings{
+			Home: t.TempDir(), Run: run, Instance: "test",
+			APIAddr: "127.0.0.1:0", TLSAddr: "127.0.0.1:0", FleetAddr: "127.0.0.1:0", RouterAddr: "127.0.0.1:8080",
+		},
+		Scheduler: scheduler.DefaultSettings(), Email: "admin@localhost", Log: slog.New(slog.DiscardHandler),
+	}}
+	must(t, os.MkdirAll(r.cfg.stacks(), 0o755))
+	text, err := json.Marshal(stack.Stack{Name: "cedar", Version: "1", Run: []manifold.Image{{Digest: "sha256:" + strings.Repeat("0", 64)}}})
+	must(t, err)
+	must(t, os.WriteFile(filepath.Join(r.cfg.stacks(), "cedar.json"), text, 0o644))
+	return r
+}
+
+func (r *rig) start() {
+	r.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ready, ended := make(chan Addresses, 1), make(chan error, 1)
+	cfg := r.cfg
+	cfg.Ready = func(a Addresses) { ready <- a }
+	go func() { ended <- Run(ctx, cfg) }()
+	done := false
+	r.stop = func() error {
+		if done {
+			return nil
+		}
+		done = true
+		cancel()
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(30 * time.Second):
+			r.t.Fatal("the coordinator did not end in 30 s")
+			panic("not reached")
+		}
+	}
+	r.t.Cleanup(func() { must(r.t, r.stop()) })
+	select {
+	case r.at = <-ready:
+	case err := <-ended:
+		done = true
+		r.t.Fatalf("the coordinator ended at once: %v", err)
+	case <-time.After(30 * time.Second):
+		r.t.Fatal("the coordinator was not ready in 30 s")
+	}
+}
+
+func (r *rig) file(name string) string {
+	r.t.Helper()
+	path := r.cfg.dir(name)
+	info, err := os.Stat(path)
+	must(r.t, err)
+	if info.Mode().Perm() != 0o600 {
+		r.t.Errorf("%s has mode %v", name, info.Mode())
+	}
+	text, err := os.ReadFile(path)
+	must(r.t, err)
+	return strings.TrimSpace(string(text))
+}
+
+func (r *rig) api(method, path, token, body string) (int, string) {
+	r.t.Helper()
+	req, err := http.NewRequestWithContext(r.t.Context(), method, "http://"+r.at.API.String()+path, strings.NewReader(body))
+	must(r.t, err)
+	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
+	req.Header.Set("Content-Type", "application/json")
+	if token != "" {
+		req.Header.Set("Authorization", "Bearer "+token)
+	}
+	res, err := http.DefaultClient.Do(req)
+	must(r.t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	must(r.t, err)
+	return res.StatusCode, string(text)
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestFirstAndSecondStart(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	token, join, ca := r.file("first-token"), r.file("join-token"), r.file("ca.pem")
+	if status, body := r.api("GET", "/account", token, ""); status != 200 || !strings.Contains(body, "admin@localhost") {
+		t.Errorf("the first token gives %d %s", status, body)
+	}
+	if status, body := r.api("POST", "/apps", token, `{"name":"kept"}`); status != 201 {
+		t.Errorf("creating an app gives %d %s", status, body)
+	}
+	id, err := manifold.Join(t.Context(), r.at.Fleet.String(), join, manifold.RoleAgent, "host")
+	must(t, err)
+	must(t, r.stop())
+
+	must(t, os.Remove(r.cfg.dir("first-token"))) // the operator has taken it away
+	r.start()
+	if exists(r.cfg.dir("first-token")) {
+		t.Error("a second start gave a token away again")
+	}
+	if r.file("join-token") != join || r.file("ca.pem") != ca {
+		t.Error("a second start made another join token or CA")
+	}
+	if status, body := r.api("GET", "/apps/kept", token, ""); status != 200 {
+		t.Errorf("the app is gone: %d %s", status, body)
+	}
+	link, err := manifold.NewLink(r.at.Fleet.String(), id)
+	must(t, err)
+	must(t, link.Post(t.Context(), "/fleet/v1/observed", manifold.Observation{}))
+}
+
+// Killed after the user was made and before its token was written down.
+func TestFirstStartThatWasCutOff(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	must(t, r.stop())
+	must(t, os.Remove(r.cfg.dir("first-token")))
+	must(t, os.Remove(r.cfg.dir("ca.pem")))
+	r.start()
+	if status, body := r.api("GET", "/account", r.file("first-token"), ""); status != 200 {
+		t.Errorf("the token gives %d %s", status, body)
+	}
+}
+
+func TestJoinTokens(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	token, err := NewJoinToken(t.Context(), r.cfg.Settings, time.Hour)
+	must(t, err)
+	if _, err := manifold.Join(t.Context(), r.at.Fleet.String(), token, manifold.RoleRouter, "router"); err != nil {
+		t.Error(err)
+	}
+	info, err := os.Stat(adminSocket(r.cfg.Settings))
+	must(t, err)
+	if info.Mode().Perm() != 0o600 {
+		t.Errorf("the admin socket has mode %v", info.Mode())
+	}
+	if _, err := NewJoinToken(t.Context(), r.cfg.Settings, -time.Hour); err == nil {
+		t.Error("a token that ended before it began")
+	}
+	must(t, r.stop())
+	must(t, os.WriteFile(r.cfg.dir("join-token"), []byte("mfldjoin_wrong."+strings.Repeat("0", 64)+"\n"), 0o600))
+	if _, err := NewJoinToken(t.Context(), r.cfg.Settings, time.Hour); err == nil || !strings.Contains(err.Error(), "is the coordinator running") {
+		t.Errorf("without a coordinator: %v", err)
+	}
+	r.start() // a token in the file that is no good any more is replaced
+	if _, err := manifold.Join(t.Context(), r.at.Fleet.String(), r.file("join-token"), manifold.RoleAgent, "host"); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWhoAnswersWhat(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	token := r.file("first-token")
+	for _, c := range []struct {
+		method, path, token string
+		status              int
+		body                string
+	}{
+		{"GET", "/healthz", "", 200, "ok"},
+		{"GET", "/account", "", 401, "unauthorized"},
+		{"GET", "/account", "mfld_wrong", 401, "unauthorized"},
+		{"GET", "/stacks", token, 200, "cedar"},
+		{"GET", "/nothing", token, 404, "not_found"},
+		{"GET", "/streams/guess", "", 404, ""},
+		{"GET", "/app.git/info/refs?service=git-upload-pack", "", 401, ""},
+	} {
+		if status, body := r.api(c.method, c.path, c.token, ""); status != c.status || !strings.Contains(body, c.body) {
+			t.Errorf("%s %s answered %d %s", c.method, c.path, status, body)
+		}
+	}
+	// The same over TLS, by the CA in ca.pem.
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM([]byte(r.file("ca.pem")))
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots}}}
+	defer client.CloseIdleConnections()
+	_, port, err := net.SplitHostPort(r.at.TLS.String())
+	must(t, err)
+	for _, host := range []string{"127.0.0.1", "localhost"} {
+		res, err := client.Get("https://" + host + ":" + port + "/healthz")
+		must(t, err)
+		must(t, res.Body.Close())
+		if res.StatusCode != 200 {
+			t.Errorf("%s answered %d over TLS", host, res.StatusCode)
+		}
+	}
+}
+
+func TestHeadersAreBounded(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	if status, _ := r.api("GET", "/healthz", strings.Repeat("x", 80<<10), ""); status != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("an 80 KB header got %d", status)
+	}
+}
+
+// Log tails never end by themselves; they must not keep us from ending.
+func TestShutdownIsBounded(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	token := r.file("first-token")
+	if status, body := r.api("POST", "/apps", token, `{"name":"tailed"}`); status != 201 {
+		t.Fatalf("%d %s", status, body)
+	}
+	_, body := r.api("POST", "/apps/tailed/log-sessions", token, `{"tail":true,"lines":10}`)
+	var session struct {
+		URL string `json:"logplex_url"`
+	}
+	must(t, json.Unmarshal([]byte(body), &session))
+	res, err := http.Get(session.URL)
+	must(t, err)
+	defer res.Body.Close()
+	if _, err := bufio.NewReader(res.Body).ReadString('\n'); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	must(t, r.stop())
+	if took := time.Since(start); took > shutdownLimit+5*time.Second {
+		t.Errorf("shutdown took %v", took)
+	}
+}
+
+func TestTakenAddress(t *testing.T) {
+	r := newRig(t)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer ln.Close()
+	r.cfg.FleetAddr = ln.Addr().String()
+	err = Run(t.Context(), r.cfg)
+	if err == nil || !strings.Contains(err.Error(), "MANIFOLD_FLEET_ADDR") {
+		t.Errorf("got %v, want an error that says which variable moves us", err)
+	}
+	r.cfg.FleetAddr = "127.0.0.1:0"
+	r.start() // the failed start has left nothing locked
+}
+
+func TestSystemdIsNotified(t *testing.T) {
+	r := newRig(t)
+	path := filepath.Join(r.cfg.Run, "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	must(t, err)
+	defer conn.Close()
+	t.Setenv("NOTIFY_SOCKET", path)
+	r.start()
+	must(t, r.stop())
+	must(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	for _, want := range []string{"READY=1", "STOPPING=1"} {
+		buf := make([]byte, 100)
+		n, err := conn.Read(buf)
+		must(t, err)
+		if got := string(buf[:n]); got != want {
+			t.Errorf("told systemd %q, want %q", got, want)
+		}
+	}
+}
+
+func TestSecretsStayOutOfTheLog(t *testing.T) {
+	r := newRig(t)
+	var log bytes.Buffer
+	r.cfg.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r.start()
+	token, join := r.file("first-token"), r.file("join-token")
+	r.api("GET", "/account", token, "")
+	_, err := manifold.Join(t.Context(), r.at.Fleet.String(), join, manifold.RoleAgent, "host")
+	must(t, err)
+	must(t, r.stop())
+	secret, _, _ := strings.Cut(join, ".")
+	if strings.Contains(log.String(), token) || strings.Contains(log.String(), secret) {
+		t.Error("a secret is in the log")
+	}
+	if !strings.Contains(log.String(), "coordinator ready") {
+		t.Errorf("the log is %s", log.String())
+	}
+}
+
+func TestFromEnv(t *testing.T) {
+	for key, bad := range map[string]string{
+		"MANIFOLD_STOP_GRACE": "-3s", "MANIFOLD_DRAIN_TIMEOUT": "soon", "MANIFOLD_BOOT_TIMEOUT": "48h",
+		"MANIFOLD_BACKOFF": "never", "MANIFOLD_SLUG_LIMIT": "0",
+	} {
+		t.Run(key, func(t *testing.T) {
+			t.Setenv(key, bad)
+			if _, err := FromEnv(); err == nil || !strings.HasPrefix(err.Error(), key+" must be") {
+				t.Errorf("%s=%s gives %v", key, bad, err)
+			}
+		})
+	}
+	t.Setenv("MANIFOLD_STOP_GRACE", "5s")
+	t.Setenv("MANIFOLD_BACKOFF", "progressive")
+	c, err := FromEnv()
+	must(t, err)
+	if c.Scheduler.Grace != 5*time.Second || c.Scheduler.Backoff != manifold.BackoffProgressive || c.Scheduler.Drain != 30*time.Second {
+		t.Errorf("settings are %+v", c.Scheduler)
+	}
+}
