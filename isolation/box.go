@@ -238,7 +238,8 @@ func (b *Box) Scratch() (*os.File, error) {
 		return nil, err
 	}
 	defer mount.Close()
-	fd, err := unix.Openat(int(mount.Fd()), "upper", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	// A mount of its own, which lasts as long as the descriptor.
+	fd, err := unix.OpenTree(int(mount.Fd()), "upper", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
 	if err != nil {
 		return nil, fmt.Errorf("open writable layer: %w", err)
 	}

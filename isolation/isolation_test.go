@@ -31,6 +31,8 @@ type rig struct {
 	cfg   isolation.Config
 	host  *isolation.Host
 	layer *os.File
+
+	images *slugfs.Store
 }
 
 var instances atomic.Int32
@@ -58,7 +60,7 @@ func newRig(t testing.TB) *rig {
 
 	n := instances.Add(1)
 	id := (os.Getpid()*16 + int(n)) % 256
-	r := &rig{t: t, layer: layer, cfg: isolation.Config{
+	r := &rig{t: t, layer: layer, images: store, cfg: isolation.Config{
 		Instance: fmt.Sprintf("t%d", (os.Getpid()*16+int(n))%1_000_000),
 		Dir:      filepath.Join(dir, "runs"),
 		Pool:     netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 29, byte(id), 0}), 24),
@@ -422,6 +424,14 @@ func TestScratchComesHome(t *testing.T) {
 	defer root.Close()
 	if data, err := root.ReadFile("tmp/slug/file"); string(data) != "hello\n" {
 		t.Errorf("got %q, %v", data, err)
+	}
+	slug, err := root.Open("tmp/slug")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer slug.Close()
+	if _, err := r.images.Pack(t.Context(), slug, slugfs.PackOptions{Owner: manifold.DynoUID, Limit: 1 << 20}); err != nil {
+		t.Errorf("pack what the dyno made: %v", err)
 	}
 }
 
