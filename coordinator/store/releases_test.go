@@ -156,3 +156,26 @@ func TestDeployAThousandTypes(t *testing.T) {
 		t.Errorf("%d entries", len(f))
 	}
 }
+
+// Release and History tell the same as Releases, the latter without values.
+func TestReleaseAndHistory(t *testing.T) {
+	s := open(t, t.TempDir())
+	app := newApp(t, s, "app")
+	must(s.AddRelease(t.Context(), app.ID, ada, setVar("A", "1")))(t)
+	all, history := must(s.Releases(t.Context(), app.ID))(t), must(s.History(t.Context(), app.ID))(t)
+	if len(all) != 3 || len(history) != 3 {
+		t.Fatalf("%d releases, history of %d", len(all), len(history))
+	}
+	for i, r := range all {
+		one := must(s.Release(t.Context(), app.ID, r.Version))(t)
+		if one.ID != r.ID || !maps.Equal(one.Config, r.Config) || history[i].ID != r.ID || history[i].Config != nil {
+			t.Errorf("v%d is %+v in Releases, %+v alone and %+v in History", r.Version, r, one, history[i])
+		}
+	}
+	for _, version := range []int{-1, 0, 4, 1 << 40} {
+		_, err := s.Release(t.Context(), app.ID, version)
+		wantErr(t, fmt.Sprintf("release v%d", version), err, ErrNotFound)
+	}
+	_, err := s.History(t.Context(), "none")
+	wantErr(t, "history of no app", err, ErrNotFound)
+}
