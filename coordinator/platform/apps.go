@@ -103,7 +103,7 @@ func (a *api) createApp(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, nameTaken(err, app.Name)
 	}
-	first, err := a.Store.Releases(c.Context(), app.ID)
+	first, err := a.Store.History(c.Context(), app.ID)
 	if err != nil {
 		return answer{}, err
 	}

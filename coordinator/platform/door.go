@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"regexp"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
@@ -19,6 +20,11 @@ import (
 // maxBody bounds a request's JSON. encoding/json itself refuses to nest
 // deeper than 10,000.
 const maxBody = 1 << 20
+
+// maxTime is how long a call may take, its body's arrival and its answer's
+// departure included, so that no slow peer holds us up. The CLI gives up after
+// as long.
+const maxTime = time.Minute
 
 // call is one authenticated request on its way through a handler.
 type call struct {
@@ -35,6 +41,10 @@ type handler func(*call) (answer, error)
 // version we speak, must carry a token, and is counted.
 func (a *api) door(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		end := time.Now().Add(a.maxTime)
+		conn := http.NewResponseController(w)
+		// No error: a ResponseWriter without deadlines is a test's.
+		_, _ = conn.SetReadDeadline(end), conn.SetWriteDeadline(end)
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		c := &call{Request: r, api: a, id: uuid.NewString()}
 		w.Header().Set("Request-Id", c.id)
@@ -43,6 +53,8 @@ func (a *api) door(h handler) http.Handler {
 			ans = c.explain(err)
 		}
 		ans.write(w, r)
+		_ = conn.Flush()
+		_ = conn.SetWriteDeadline(time.Time{}) // the connection may serve others next
 	})
 }
 

@@ -1,7 +1,10 @@
 package platform
 
 import (
+	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -209,5 +212,37 @@ func TestOurOwnFailure(t *testing.T) {
 	got.fails(500, "internal_server_error", got.header.Get("Request-Id"))
 	if strings.Contains(got.text, "secret path") {
 		t.Errorf("the answer shows our insides: %s", got.text)
+	}
+}
+
+// A body that does not come and an answer that is not read both end.
+func TestSlowPeers(t *testing.T) {
+	r := newRig(t)
+	app := r.app("slow")
+	a := &api{Config: r.config, rates: newRates(1000), maxTime: 300 * time.Millisecond}
+	server := httptest.NewServer(a.handler())
+	t.Cleanup(server.Close)
+	for name, request := range map[string]string{
+		"a body that stops":            "PATCH /apps/" + app.Name + " HTTP/1.1\r\nContent-Length: 100\r\nHost: x\r\nAuthorization: TOKEN\r\n\r\n{\"name\":",
+		"a body nobody waits for":      "DELETE /apps/" + app.Name + "/dynos HTTP/1.1\r\nContent-Length: 100\r\nHost: x\r\nAuthorization: TOKEN\r\n\r\n{",
+		"a body that stops, no token":  "POST /apps HTTP/1.1\r\nContent-Length: 100\r\nHost: x\r\n\r\n{",
+		"a body in pieces without end": "PATCH /apps/" + app.Name + " HTTP/1.1\r\nTransfer-Encoding: chunked\r\nHost: x\r\nAuthorization: TOKEN\r\n\r\n5\r\n{\"a\":\r\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			conn, err := net.Dial("tcp", server.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			if _, err := io.WriteString(conn, strings.Replace(request, "TOKEN", "Bearer "+r.token, 1)); err != nil {
+				t.Fatal(err)
+			}
+			if err := conn.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := io.Copy(io.Discard, conn); err != nil {
+				t.Errorf("the connection was not ended: %v", err)
+			}
+		})
 	}
 }

@@ -57,7 +57,7 @@ func (a *api) releaseIDs(c *call, app manifold.App, dynos []scheduler.Dyno) (map
 			continue
 		}
 		// Only while dynos of an older release are on their way out.
-		all, err := a.Store.Releases(c.Context(), app.ID)
+		all, err := a.Store.History(c.Context(), app.ID)
 		if err != nil {
 			return nil, err
 		}

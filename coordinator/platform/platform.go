@@ -77,7 +77,11 @@ func New(cfg Config) (http.Handler, error) {
 	case len(cfg.Stacks) == 0:
 		return nil, errors.New("platform: there is no stack to build apps on: build one with: manifold stack build")
 	}
-	a := &api{Config: cfg, rates: newRates(cmp.Or(cfg.CallsPerHour, 4500))}
+	a := &api{Config: cfg, rates: newRates(cmp.Or(cfg.CallsPerHour, 4500)), maxTime: maxTime}
+	return a.handler(), nil
+}
+
+func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, resource := range resources {
 		for pattern, h := range resource(a) {
@@ -85,12 +89,13 @@ func New(cfg Config) (http.Handler, error) {
 		}
 	}
 	mux.Handle("/", a.door(noSuchEndpoint))
-	return mux, nil
+	return mux
 }
 
 type api struct {
 	Config
-	rates *rates
+	rates   *rates
+	maxTime time.Duration
 }
 
 // routes are the endpoints of one resource: method and path (the pattern of

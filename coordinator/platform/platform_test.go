@@ -31,12 +31,13 @@ var (
 // dynos are made up: running them is not this room's business.
 type rig struct {
 	*testing.T
-	store *store.Store
-	hub   *logs.Hub
-	dynos *fakeDynos
-	url   string
-	token string
-	user  manifold.User
+	store  *store.Store
+	hub    *logs.Hub
+	dynos  *fakeDynos
+	config Config
+	url    string
+	token  string
+	user   manifold.User
 }
 
 func newRig(t *testing.T, change ...func(*Config)) *rig {
@@ -68,6 +69,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	for _, f := range change {
 		f(&cfg)
 	}
+	r.config = cfg
 	h, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,7 @@ func releaseRoutes(a *api) routes {
 }
 
 func (a *api) releases(c *call, app manifold.App) (answer, error) {
-	all, err := a.Store.Releases(c.Context(), app.ID)
+	all, err := a.Store.History(c.Context(), app.ID)
 	if err != nil {
 		return answer{}, err
 	}
@@ -43,10 +43,10 @@ func newest(all []manifold.Release) int {
 	return all[len(all)-1].Version
 }
 
-// findRelease finds a release by id, "12" or "v12". It returns also the
-// version that runs.
+// findRelease finds a release by id, "12" or "v12", without its config. It
+// returns also the version that runs.
 func (a *api) findRelease(c *call, app manifold.App, name string) (manifold.Release, int, error) {
-	all, err := a.Store.Releases(c.Context(), app.ID)
+	all, err := a.Store.History(c.Context(), app.ID)
 	if err != nil {
 		return manifold.Release{}, 0, err
 	}
@@ -68,6 +68,9 @@ func (a *api) release(c *call, app manifold.App) (answer, error) {
 
 func (a *api) releaseConfig(c *call, app manifold.App) (answer, error) {
 	r, _, err := a.findRelease(c, app, c.PathValue("release"))
+	if err == nil {
+		r, err = a.Store.Release(c.Context(), app.ID, r.Version)
+	}
 	if err != nil {
 		return answer{}, err
 	}
@@ -103,6 +106,9 @@ func (a *api) rollback(c *call, app manifold.App, name string) (answer, error) {
 	}
 	if !eligible(target) {
 		return answer{}, invalidParams(fmt.Sprintf("%s cannot roll back to %s: that release has no code that ever ran.", app.Name, releaseName(target.Version)))
+	}
+	if target, err = a.Store.Release(c.Context(), app.ID, target.Version); err != nil {
+		return answer{}, err
 	}
 	r, err := a.Store.AddRelease(c.Context(), app.ID, c.user, func(next *manifold.Release) error {
 		next.Slug, next.Config = target.Slug, maps.Clone(target.Config)
