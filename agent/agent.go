@@ -50,6 +50,10 @@ type agent struct {
 	shelf  shelf
 	ship   *shipper
 
+	// fault is called before each record and each effect: tests have the
+	// agent die there. Nil outside tests.
+	fault func(point string)
+
 	ctx     context.Context // ends when the agent does
 	work    sync.WaitGroup  // everything started on ctx
 	starts  chan struct{}   // bounds boxes being built at once
@@ -163,6 +167,12 @@ func (a *agent) begin() error {
 	}
 	a.reconcile()
 	return nil
+}
+
+func (a *agent) reach(point string) {
+	if a.fault != nil {
+		a.fault(point)
+	}
 }
 
 // reconcileEvery repairs what a full mailbox or a failed effect left undone.

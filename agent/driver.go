@@ -157,6 +157,7 @@ func (d *driver) step(ctx context.Context, e supervisor.Event) {
 	if len(effects) == 0 && reflect.DeepEqual(before, after) {
 		return
 	}
+	d.a.reach("record")
 	d.rec.Dyno, d.rec.Effects = after, effects
 	if begins {
 		d.rec.Boot, d.box, d.runLog = d.a.boot, nil, nil
@@ -188,6 +189,7 @@ func (d *driver) step(ctx context.Context, e supervisor.Event) {
 
 // do carries out one effect. All of them may have been carried out before.
 func (d *driver) do(ctx context.Context, e supervisor.Effect) {
+	d.a.reach(string(e.Do))
 	switch e.Do {
 	case supervisor.Say:
 		if d.runLog != nil {

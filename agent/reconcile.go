@@ -93,8 +93,10 @@ func (a *agent) reconcile() {
 			d.stop(true, 0)
 		}
 	}
-	a.applied = a.desired.Revision
-	a.notice()
+	if a.applied != a.desired.Revision {
+		a.applied = a.desired.Revision
+		a.notice()
+	}
 }
 
 // startDriver is called with mu held. found is the run's box, if there is one.

@@ -134,12 +134,8 @@ func (a *agent) serveHealth(w http.ResponseWriter, r *http.Request) {
 
 // alive takes the lock that every loop needs: one that hangs shows.
 func (a *agent) alive(ctx context.Context) error {
-	got := make(chan struct{})
-	go func() { // ends when the lock is had; an agent that never gets it is killed by its watchdog
-		a.mu.Lock()
-		a.mu.Unlock() //nolint:staticcheck // having had it is the point
-		close(got)
-	}()
+	got := make(chan string, 1)
+	go func() { got <- a.identity().ID }() // an agent that never gets the lock is killed by its watchdog
 	select {
 	case <-got:
 		return nil

@@ -34,8 +34,9 @@ func run() error {
 	if err != nil {
 		return err
 	}
-	encoder := zapcore.NewJSONEncoder(zap.NewProductionEncoderConfig())
-	core := zapcore.NewCore(encoder, zapcore.Lock(os.Stderr), zapcore.InfoLevel)
+	encoder := zap.NewProductionEncoderConfig()
+	encoder.EncodeTime = zapcore.RFC3339NanoTimeEncoder
+	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoder), zapcore.Lock(os.Stderr), zapcore.InfoLevel)
 	defer func() { _ = core.Sync() }() // stderr may be a pipe, which cannot be synced
 	cfg.Log = slog.New(zapslog.NewHandler(core))
 
