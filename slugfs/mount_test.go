@@ -208,10 +208,10 @@ func TestMountRefusesWhatIsNoImage(t *testing.T) {
 	broken := append([]byte(nil), whole...)
 	copy(broken[1024+80:], "\xff\xff\xff\xff") // features no kernel has, and the checksum is wrong
 	for name, data := range map[string][]byte{
-		"nothing":     nil,
-		"text":        []byte(strings.Repeat("this is not an image\n", 500)),
-		"a header":    whole[:1024],
-		"cut short":   whole[:len(whole)-4096],
+		"nothing":   nil,
+		"text":      []byte(strings.Repeat("this is not an image\n", 500)),
+		"a header":  whole[:1024],
+		"cut short": whole[:len(whole)-4096],
 		"damaged":   broken,
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -39,7 +38,7 @@ const (
 	latest = "4102444800"
 	// packMemory bounds the address space of mkfs.erofs, which keeps every
 	// inode in memory.
-	packMemory = 2 << 30
+	packMemory = 3 << 30
 )
 
 // Pack makes an image of the directory dir, which stays as it is, and keeps
@@ -73,7 +72,9 @@ func (s *Store) pack(ctx context.Context, dir *os.File, o PackOptions) (manifold
 	if err := os.Mkdir(source, 0o700); err != nil {
 		return manifold.Image{}, err
 	}
-	args := []string{"-d1", "-zlz4hc", "-x-1", "-U" + uuid}
+	// lz4 over clusters of 64 KB makes images as small as lz4hc over 4 KB
+	// does, in a seventh of the time: a push waits for this.
+	args := []string{"-d1", "-zlz4", "-C65536", "-x-1", "-U" + uuid}
 	if o.Owner >= 0 {
 		id := strconv.Itoa(o.Owner)
 		args = append(args, "--force-uid="+id, "--force-gid="+id)
@@ -111,7 +112,7 @@ func mkfs(ctx context.Context, args []string, limit int64) error {
 	said := &tail{}
 	cmd := exec.CommandContext(ctx, "mkfs.erofs", args...)
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL=C", "SOURCE_DATE_EPOCH=" + latest}
-	cmd.Stdout, cmd.Stderr = said, said
+	cmd.Stderr = said // standard output is a show of progress
 	cmd.SysProcAttr = &unix.SysProcAttr{Pdeathsig: unix.SIGKILL}
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start mkfs.erofs (Debian package erofs-utils): %w", err)
@@ -193,8 +194,6 @@ func (t *tail) Write(p []byte) (int, error) {
 	t.buf.Next(max(0, t.buf.Len()-tailBytes))
 	return len(p), nil
 }
-
-var _ io.Writer = (*tail)(nil)
 
 // size shows a number of bytes to people.
 func size(n int64) string {
