@@ -26,6 +26,7 @@ type Config struct {
 	Buildpacks string            // directory below which an app may name a buildpack by its path
 	BuildLimit time.Duration     // of one build
 	SlugLimit  int64             // bytes
+	APIRate    int               // API calls of one user an hour
 	Log        *slog.Logger
 	Ready      func(Addresses) // called once every door is open; may be nil
 }
@@ -45,6 +46,7 @@ type Addresses struct{ API, TLS, Fleet net.Addr }
 //	MANIFOLD_HOST_LOST      5m           of silence, then a host's dynos are placed elsewhere
 //	MANIFOLD_BUILD_TIMEOUT  15m          of one build
 //	MANIFOLD_SLUG_LIMIT     500          MB of one slug
+//	MANIFOLD_API_RATE       4500         API calls of one user an hour
 //	MANIFOLD_BUILD_ENV                   more variables to give to builds, by comma; NAME or PREFIX*
 //	MANIFOLD_BUILD_CA                    file of certificates builds trust too
 //	MANIFOLD_BUILDPACKS                  directory of buildpacks apps may name by path
@@ -66,6 +68,7 @@ func FromEnv() (Config, error) {
 		Buildpacks: os.Getenv("MANIFOLD_BUILDPACKS"),
 		BuildLimit: e.duration("MANIFOLD_BUILD_TIMEOUT", 15*time.Minute),
 		SlugLimit:  int64(e.number("MANIFOLD_SLUG_LIMIT", 500)) << 20,
+		APIRate:    e.number("MANIFOLD_API_RATE", 4500),
 		Log:        slog.Default(),
 	}
 	c.Email = e.text("MANIFOLD_EMAIL", "admin@"+c.Scheduler.Domain)

@@ -87,8 +87,8 @@ func (r *rooms) front() (http.Handler, error) {
 	}
 	api, err := platform.New(platform.Config{
 		Store: r.store, Dynos: r.scheduler, Logs: r.logs, Stacks: offered, WebURL: r.webURL,
-		GitURL: func(app string) string { return "http://" + dialable(r.cfg.APIAddr) + "/" + app + ".git" },
-		Log:    r.cfg.Log.With("room", "platform"),
+		GitURL:       func(app string) string { return "http://" + dialable(r.cfg.APIAddr) + "/" + app + ".git" },
+		CallsPerHour: r.cfg.APIRate, Log: r.cfg.Log.With("room", "platform"),
 	})
 	if err != nil {
 		return nil, err

@@ -87,6 +87,7 @@ func (p *instance) environ() []string {
 		"MANIFOLD_HOME="+p.home, "MANIFOLD_RUN="+p.run, "MANIFOLD_INSTANCE="+p.name,
 		"MANIFOLD_API_ADDR="+p.api, "MANIFOLD_TLS_ADDR="+p.tls,
 		"MANIFOLD_ROUTER_ADDR="+p.router, "MANIFOLD_FLEET_ADDR="+p.fleet,
+		"MANIFOLD_API_RATE=1000000", // tests ask often
 		fmt.Sprintf("MANIFOLD_POOL=10.%d.0.0/20", 128+p.number),
 		fmt.Sprintf("MANIFOLD_UID_BASE=%d", uidBase+p.number*uidRange),
 	)
