@@ -217,6 +217,9 @@ func environ(a manifold.Assignment, port int) []string {
 	}
 	vars["PORT"] = strconv.Itoa(port)
 	vars["DYNO"] = a.Dyno
+	if a.Release > 0 {
+		vars["HEROKU_RELEASE_VERSION"] = "v" + strconv.Itoa(a.Release)
+	}
 	vars["HOME"] = appHome
 	vars["PWD"] = appHome
 	env := make([]string, 0, len(vars))

@@ -9,7 +9,7 @@ class Hello(BaseHTTPRequestHandler):
     def do_GET(self):
         env = os.environ.get
         body = (
-            f"Hello from {env('DYNO', '?')}, release {env('RELEASE', '?')}.\n"
+            f"Hello from {env('DYNO', '?')}, release {env('HEROKU_RELEASE_VERSION', '?')}.\n"
             f"You asked for {self.path} at {self.headers.get('Host', '?')}.\n"
         ).encode()
         self.send_response(200)
