@@ -1,0 +1,203 @@
+package router
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"manifold/coordinator/router/http1"
+)
+
+// server takes clients' connections.
+type server struct {
+	ctx    context.Context // of dialling; ends when open requests are cut off
+	cfg    Config
+	logger *slog.Logger
+	tables *tables
+	ship   *shipper
+
+	ending  atomic.Bool
+	mu      sync.Mutex
+	clients map[*client]struct{}
+	running sync.WaitGroup
+}
+
+// client is one connection of a client.
+type client struct {
+	srv   *server
+	conn  net.Conn
+	out   deadlineWriter
+	br    *bufio.Reader
+	bw    *bufio.Writer
+	req   http1.Request
+	res   http1.Response
+	addr  string // without port
+	port  string // that it came to
+	proto string
+	room  []byte // for heads
+
+	idle atomic.Bool              // between requests
+	x    atomic.Pointer[exchange] // in progress
+}
+
+// accept serves ln until it is closed.
+func (s *server) accept(ln net.Listener) {
+	for pause := 5 * time.Millisecond; ; {
+		conn, err := ln.Accept()
+		switch {
+		case err == nil:
+			pause = 5 * time.Millisecond
+			s.start(conn)
+		case errors.Is(err, net.ErrClosed):
+			return
+		default: // out of descriptors, most likely: let some requests end
+			s.logger.Error("cannot take connections", "err", err)
+			time.Sleep(pause)
+			pause = min(2*pause, time.Second)
+		}
+	}
+}
+
+// reap closes connections to dynos that nobody used for DynoIdle.
+func (s *server) reap(ctx context.Context) {
+	every := s.cfg.Timeouts.DynoIdle / 10
+	for sleep(ctx, every); ctx.Err() == nil; sleep(ctx, every) {
+		s.tables.reap(time.Now().Add(-s.cfg.Timeouts.DynoIdle))
+	}
+}
+
+func (s *server) start(conn net.Conn) {
+	c := &client{srv: s, conn: conn, proto: "http"}
+	c.out = deadlineWriter{conn, s.cfg.Timeouts.Idle}
+	c.addr, _, _ = net.SplitHostPort(conn.RemoteAddr().String())
+	_, c.port, _ = net.SplitHostPort(conn.LocalAddr().String())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending.Load() {
+		conn.Close()
+		return
+	}
+	s.clients[c] = struct{}{}
+	s.running.Go(func() {
+		c.serve()
+		s.mu.Lock()
+		delete(s.clients, c)
+		s.mu.Unlock()
+	})
+}
+
+// shutdown ends idle connections now and the others after their request, but
+// none later than patience from now.
+func (s *server) shutdown(patience time.Duration, cut context.CancelFunc) {
+	s.mu.Lock()
+	s.ending.Store(true)
+	for c := range s.clients {
+		if c.idle.Load() {
+			_ = c.conn.SetReadDeadline(longAgo)
+		}
+	}
+	s.mu.Unlock()
+	done := make(chan struct{})
+	go func() {
+		s.running.Wait()
+		close(done)
+	}()
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	select {
+	case <-done:
+		cut()
+		return
+	case <-timer.C:
+	}
+	cut()
+	s.mu.Lock()
+	for c := range s.clients {
+		if x := c.x.Load(); x != nil {
+			x.stop(h24)
+		}
+		c.conn.Close()
+	}
+	s.mu.Unlock()
+	<-done
+}
+
+func (c *client) serve() {
+	defer c.conn.Close()
+	c.br, c.bw = bufio.NewReader(c.conn), bufio.NewWriterSize(c.out, 8<<10)
+	t := &c.srv.cfg.Timeouts
+	wait := t.Header // for the first request; then an idle connection's time
+	for {
+		// In this order, and in the opposite one in shutdown: either we see
+		// that the server ends, or it sees that we are idle.
+		c.idle.Store(true)
+		_ = c.conn.SetReadDeadline(time.Now().Add(wait))
+		if c.srv.ending.Load() {
+			return
+		}
+		if _, err := c.br.Peek(1); err != nil {
+			return
+		}
+		c.idle.Store(false)
+		wait = t.KeepAlive
+		_ = c.conn.SetReadDeadline(time.Now().Add(t.Header))
+		if err := c.req.Read(c.br); err != nil {
+			c.refuse(err)
+			return
+		}
+		_ = c.conn.SetReadDeadline(time.Time{})
+		x := &exchange{client: c, srv: c.srv, req: &c.req, res: &c.res, body: c.req.Body(c.br), start: time.Now()}
+		c.x.Store(x)
+		more := x.run()
+		c.x.Store(nil)
+		if !more {
+			if !x.body.Done() && x.status != 499 && x.status != 101 {
+				c.linger()
+			}
+			return
+		}
+	}
+}
+
+// refuse answers a request that could not be read, if there is somebody to
+// answer.
+func (c *client) refuse(err error) {
+	var r *http1.Refusal
+	switch {
+	case errors.As(err, &r):
+	case timedOut(err):
+		r = &http1.Refusal{Status: 408, Why: "The request did not arrive in time."}
+	default:
+		return
+	}
+	f := refused(r.Status, r.Why)
+	if _, err := c.out.Write(f.render(c.req.Method, "", true)); err == nil {
+		c.linger()
+	}
+}
+
+// linger ends our side of the connection and reads what the client still
+// sends, for a moment: were it closed at once, the client's kernel could throw
+// the answer away (RFC 9112, 9.6).
+func (c *client) linger() {
+	closeWrite(c.conn)
+	_ = c.conn.SetReadDeadline(time.Now().Add(time.Second))
+	_, _ = io.CopyN(io.Discard, c.conn, 1<<20)
+}
+
+// deadlineWriter gives up on a reader that takes nothing for a while.
+type deadlineWriter struct {
+	net.Conn
+	idle time.Duration
+}
+
+func (w deadlineWriter) Write(p []byte) (int, error) {
+	_ = w.SetWriteDeadline(time.Now().Add(w.idle))
+	return w.Conn.Write(p)
+}
