@@ -14,6 +14,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log"
 	"math/big"
 	"net"
 	"net/http"
@@ -82,6 +83,7 @@ func newCoordinator(t testing.TB, imageDirs ...string) *testCoordinator {
 	clients.AddCert(c.ca)
 	c.server = httptest.NewUnstartedServer(c.handler())
 	c.server.EnableHTTP2 = true
+	c.server.Config.ErrorLog = log.New(io.Discard, "", 0) // what the tests break on purpose
 	c.server.TLS = &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{leaf.Raw, c.ca.Raw}, PrivateKey: key}},
 		ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: clients, NextProtos: []string{"h2", "http/1.1"},

@@ -26,6 +26,7 @@ import (
 // fakeHost is a kernel that does what a test says. It outlives agents.
 type fakeHost struct {
 	mu      sync.Mutex
+	dir     string
 	boxes   map[string]*fakeBox
 	starts  int
 	onStart func(*fakeBox) error // may end the box, or refuse it
@@ -50,7 +51,7 @@ func (h *fakeHost) Start(_ context.Context, spec isolation.Spec) (box, error) {
 	if h.boxes[spec.Run] != nil {
 		return nil, errors.New("that run exists")
 	}
-	dir, err := os.MkdirTemp("", "fakebox")
+	dir, err := os.MkdirTemp(h.dir, "box")
 	if err != nil {
 		return nil, err
 	}
@@ -248,7 +249,7 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := &world{
-		t: t, home: home{t.TempDir()}, host: &fakeHost{boxes: map[string]*fakeBox{}}, images: &fakeImages{},
+		t: t, home: home{t.TempDir()}, host: &fakeHost{dir: t.TempDir(), boxes: map[string]*fakeBox{}}, images: &fakeImages{},
 		up: &fakeUp{logs: map[string][]manifold.LogLine{}}, boot: "boot-1",
 	}
 	lock, err := w.home.lock()

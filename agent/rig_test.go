@@ -65,10 +65,7 @@ func newRig(t *testing.T) *rig {
 	if stacks == "" {
 		stacks = filepath.Join(manifold.FromEnv().Home, "stacks")
 	}
-	tiny, err := stack.Build(t.Context(), "tiny", stacks, io.Discard)
-	if err != nil {
-		t.Fatal(err)
-	}
+	tiny := tinyStack(t, stacks)
 	r := &rig{testCoordinator: newCoordinator(t, stacks), t: t, dir: t.TempDir(), stack: tiny.Run}
 	n := (os.Getpid()*8 + int(rigs.Add(1))) % 100_000
 	r.instance = fmt.Sprintf("g%d", n)
@@ -89,12 +86,32 @@ func newRig(t *testing.T) *rig {
 		"MANIFOLD_FLEET_ADDR=" + r.addr(), "MANIFOLD_JOIN_TOKEN_FILE=" + token,
 		fmt.Sprintf("MANIFOLD_POOL=172.28.%d.0/24", n%256), "MANIFOLD_UID_BASE=2100000000", "MANIFOLD_RESOLVERS=192.0.2.53",
 	}
+	var err error
 	if r.log, err = os.Create(filepath.Join(r.dir, "agent.log")); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(r.cleanUp)
 	r.start()
 	return r
+}
+
+// tinyStack finds the smallest stack there is, or builds it.
+func tinyStack(t *testing.T, dir string) stack.Stack {
+	t.Helper()
+	list, err := stack.Load(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range list {
+		if s.Name == "tiny" {
+			return s
+		}
+	}
+	s, err := stack.Build(t.Context(), "tiny", dir, io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
 }
 
 // start runs an agent and waits until it answers.
