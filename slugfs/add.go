@@ -147,7 +147,7 @@ func (s *Store) fetch(ctx context.Context, img manifold.Image, path string, get 
 	if have < img.Bytes {
 		return fmt.Errorf("after %d of %d bytes: %w", have, img.Bytes, io.ErrUnexpectedEOF)
 	}
-	if got := digestOf(sum); have > img.Bytes || got != img.Digest {
+	if got := digestOf(sum); got != img.Digest {
 		return errors.Join(fmt.Errorf("%w: got %s (%d bytes)", ErrDigest, got, have), os.Remove(path))
 	}
 	return s.publish(file, img.Digest)

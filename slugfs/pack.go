@@ -159,8 +159,9 @@ func inPrivateMounts(f func() error) error {
 			done <- fmt.Errorf("unshare mount namespace: %w", err)
 			return
 		}
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			done <- fmt.Errorf("make mounts private: %w", err)
+		// Slaves: what the host unmounts meanwhile is not held here.
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+			done <- fmt.Errorf("make mounts slaves: %w", err)
 			return
 		}
 		done <- f()

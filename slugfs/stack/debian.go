@@ -114,7 +114,7 @@ func (b *builder) contained(script string, args ...string) error {
 	said := &tail{}
 	ctx, cancel := context.WithCancel(b.ctx)
 	defer cancel()
-	argv := append([]string{"-eu", "-c", "umask 022; mount -t proc proc /proc; " + script, "sh"}, args...)
+	argv := append([]string{"-eu", "-c", "umask 022\nmount --make-rslave /\nmount -t proc proc /proc\n" + script, "sh"}, args...)
 	cmd := exec.CommandContext(ctx, "/bin/sh", argv...)
 	cmd.Dir = b.work
 	cmd.Env = []string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -126,9 +126,8 @@ func (b *builder) contained(script string, args ...string) error {
 	}
 	cmd.Stdout, cmd.Stderr = said, said
 	cmd.SysProcAttr = &unix.SysProcAttr{
-		Cloneflags:   unix.CLONE_NEWPID,
-		Unshareflags: unix.CLONE_NEWNS,
-		Pdeathsig:    unix.SIGKILL,
+		Cloneflags: unix.CLONE_NEWPID | unix.CLONE_NEWNS,
+		Pdeathsig:  unix.SIGKILL,
 	}
 	err := cmd.Run()
 	if b.ctx.Err() != nil {
