@@ -194,6 +194,7 @@ func (c *testCoordinator) streamDesired(w http.ResponseWriter, r *http.Request) 
 		}
 		select {
 		case <-changed:
+		case <-time.After(5 * time.Second): // the same again is as good as an empty line
 		case <-r.Context().Done():
 			return
 		}

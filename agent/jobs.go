@@ -179,7 +179,7 @@ func openOutput(scratch *os.File, name string, flags int) (*os.File, error) {
 	case errors.Is(err, unix.ELOOP):
 		return nil, fmt.Errorf("%s is or goes through a symbolic link, which is not followed", name)
 	case errors.Is(err, unix.ENOTDIR):
-		return nil, fmt.Errorf("%s is not a directory", name)
+		return nil, fmt.Errorf("%s is not a directory, or a symbolic link, which is not followed", name)
 	case err != nil:
 		return nil, fmt.Errorf("open %s: %w", name, err)
 	}

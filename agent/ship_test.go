@@ -1,0 +1,175 @@
+package agent
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+	"unicode/utf8"
+
+	"github.com/google/uuid"
+
+	"manifold"
+	"manifold/isolation/segment"
+)
+
+// logOf makes a run with its app's log, as a box has it.
+func (w *world) logOf(a manifold.Assignment) (*runLog, *segment.Writer) {
+	w.t.Helper()
+	l, err := w.agent.ship.open(a, uuid.NewString(), true)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	dir := w.t.TempDir()
+	f, err := os.Open(dir)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { f.Close() })
+	out, err := segment.NewWriter(f, 16<<20)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.agent.ship.attach(l, dir)
+	return l, out
+}
+
+func (w *world) shipped(l *runLog) []manifold.LogLine {
+	w.up.mu.Lock()
+	defer w.up.mu.Unlock()
+	return w.up.logs[l.meta.Run+"/app"]
+}
+
+func TestLinesOfABusyAndAQuietDyno(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.start()
+		busy, out := w.logOf(fakeAssignment())
+		quiet, whisper := w.logOf(fakeAssignment())
+		for i := range 20_000 {
+			out.Buffer(time.Now(), fmt.Appendf(nil, "%d %s", i+1, strings.Repeat("x", 100)))
+		}
+		out.Flush()
+		whisper.Append(time.Now(), []byte("me too"))
+		w.agent.ship.touchAll()
+		time.Sleep(time.Second)
+		if n := len(w.shipped(busy)); n != 20_000 {
+			t.Errorf("%d lines of the busy one", n)
+		}
+		if n := len(w.shipped(quiet)); n != 1 {
+			t.Errorf("%d lines of the quiet one", n)
+		}
+		for i, b := range w.up.batch {
+			lines, bytes := 0, 0
+			for _, s := range b.Streams {
+				lines += len(s.Lines)
+				for _, line := range s.Lines {
+					bytes += len(line.Text)
+				}
+			}
+			if lines > batchLines || bytes > batchBytes+readLines*manifold.MaxLogLine {
+				t.Fatalf("batch %d holds %d lines, %d bytes", i, lines, bytes)
+			}
+		}
+	})
+}
+
+func TestLinesOfAnyBytes(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.start()
+		l, out := w.logOf(fakeAssignment())
+		out.Append(time.Now(), []byte("\xff\x00\xfe"))
+		out.Append(time.Now(), []byte(strings.Repeat("ä", manifold.MaxLogLine)))
+		w.agent.ship.touchAll()
+		time.Sleep(time.Second)
+		lines := w.shipped(l)
+		if len(lines) != 3 {
+			t.Fatalf("%d lines", len(lines))
+		}
+		for _, line := range lines {
+			if !utf8.ValidString(line.Text) {
+				t.Errorf("line %d is no UTF-8: %q", line.Seq, line.Text)
+			}
+		}
+	})
+}
+
+func TestCoordinatorThatRefusesABatchForGood(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.start()
+		l, out := w.logOf(fakeAssignment())
+		w.up.fail = &manifold.StatusError{Status: 400}
+		out.Append(time.Now(), []byte("poison"))
+		w.agent.ship.touchAll()
+		time.Sleep(time.Second)
+		w.up.mu.Lock()
+		w.up.fail = nil
+		w.up.mu.Unlock()
+		out.Append(time.Now(), []byte("water"))
+		w.agent.ship.touchAll()
+		time.Sleep(time.Second)
+		if lines := w.shipped(l); len(lines) != 1 || lines[0].Text != "water" || lines[0].Seq != 2 {
+			t.Errorf("it got %+v", lines)
+		}
+	})
+}
+
+// TestLogsOfACoordinatorAwayForWeeks: they wait on disk, within bounds, and
+// go home in order when it is back.
+func TestLogsOfACoordinatorAwayForWeeks(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.start()
+		w.up.fail = errors.New("connection refused")
+		old, out := w.logOf(fakeAssignment())
+		out.Append(time.Now(), []byte("old"))
+		w.agent.ship.finish(old, time.Now())
+		time.Sleep(5 * 24 * time.Hour)
+		young, out := w.logOf(fakeAssignment())
+		out.Append(time.Now(), []byte("young"))
+		w.agent.ship.finish(young, time.Now())
+		time.Sleep(3 * 24 * time.Hour)
+		if _, err := os.Stat(old.dir); err == nil {
+			t.Error("a log was kept for longer than its time")
+		}
+		w.up.mu.Lock()
+		w.up.fail = nil
+		w.up.mu.Unlock()
+		time.Sleep(time.Minute)
+		if lines := w.shipped(young); len(lines) != 1 || lines[0].Text != "young" {
+			t.Errorf("of the young one came %+v", lines)
+		}
+		if left, _ := filepath.Glob(filepath.Join(w.home.dynos(), "*")); len(left) > 0 {
+			t.Errorf("%v is left", left)
+		}
+	})
+}
+
+func TestShipperGoesOnWhereItWas(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		a := fakeAssignment()
+		w.start()
+		l, out := w.logOf(a)
+		for range 10 {
+			out.Append(time.Now(), []byte("before"))
+		}
+		w.agent.ship.touchAll()
+		time.Sleep(time.Second)
+		dir := l.appDir
+		w.stop()
+		w.up.batch = nil
+		w.start()
+		again, err := w.agent.ship.open(a, l.meta.Run, false)
+		if err != nil || again == nil {
+			t.Fatal(err)
+		}
+		w.agent.ship.attach(again, dir)
+		out.Append(time.Now(), []byte("after"))
+		w.agent.ship.touchAll()
+		time.Sleep(time.Second)
+		if n := len(w.up.batch); n != 1 || len(w.up.batch[0].Streams) != 1 || len(w.up.batch[0].Streams[0].Lines) != 1 {
+			t.Errorf("after a restart it sent %+v", w.up.batch)
+		}
+	})
+}
