@@ -65,9 +65,13 @@ func (s *Store) mount(img manifold.Image) (*os.File, error) {
 		if m, err = open(path); err != nil {
 			return nil, err
 		}
-		s.mounts[name] = m
 	}
-	return m.another()
+	tree, err := m.another()
+	if err != nil && !ok { // a loop device does not show before that the image is bad
+		return nil, errors.Join(err, m.close())
+	}
+	s.mounts[name] = m
+	return tree, err
 }
 
 // open makes the superblock of the image at path.
