@@ -74,8 +74,7 @@ func (s *Store) publish(file *os.File, digest string) error {
 	if err != nil {
 		return err
 	}
-	// Readable to all: stacks are shared with agents of other users' making,
-	// and who may read a slug is decided by the mode of the directory.
+	// An image never changes; who may read it is up to its directory's mode.
 	if err := errors.Join(file.Chmod(0o444), file.Sync()); err != nil {
 		return err
 	}
