@@ -115,11 +115,7 @@ func (d *driver) fetch(ctx context.Context, img manifold.Image) error {
 	get := func(ctx context.Context, offset int64) (io.ReadCloser, error) {
 		return download(ctx, d.a.up, "/fleet/v1/images/"+img.Digest, offset)
 	}
-	err := d.persist(ctx, "an image", func() error { return d.a.images.Fetch(ctx, img, get) })
-	if err != nil {
-		return fmt.Errorf("fetch image %s: %w", img.Digest, err)
-	}
-	return nil
+	return d.persist(ctx, "an image", func() error { return d.a.images.Fetch(ctx, img, get) })
 }
 
 // persist does try until it succeeds, fails for good, or ctx ends.

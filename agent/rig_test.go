@@ -45,7 +45,7 @@ func TestMain(m *testing.M) {
 // and an address pool nobody else has, on the real kernel.
 type rig struct {
 	*testCoordinator
-	t        *testing.T
+	t        testing.TB
 	dir      string
 	instance string
 	env      []string
@@ -56,7 +56,7 @@ type rig struct {
 
 var rigs atomic.Int32
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	if os.Getuid() != 0 {
 		t.Fatal("this test runs dynos on the real kernel: run it as root")
@@ -84,7 +84,7 @@ func newRig(t *testing.T) *rig {
 		"AGENT_TEST_CHILD=1", "PATH=" + os.Getenv("PATH"),
 		"MANIFOLD_HOME=" + home, "MANIFOLD_RUN=" + filepath.Join(r.dir, "run"), "MANIFOLD_INSTANCE=" + r.instance,
 		"MANIFOLD_FLEET_ADDR=" + r.addr(), "MANIFOLD_JOIN_TOKEN_FILE=" + token,
-		fmt.Sprintf("MANIFOLD_POOL=172.28.%d.0/24", n%256), "MANIFOLD_UID_BASE=2100000000", "MANIFOLD_RESOLVERS=192.0.2.53",
+		fmt.Sprintf("MANIFOLD_POOL=172.28.%d.0/22", n%64*4), "MANIFOLD_UID_BASE=2100000000", "MANIFOLD_RESOLVERS=192.0.2.53",
 	}
 	var err error
 	if r.log, err = os.Create(filepath.Join(r.dir, "agent.log")); err != nil {
@@ -96,7 +96,7 @@ func newRig(t *testing.T) *rig {
 }
 
 // tinyStack finds the smallest stack there is, or builds it.
-func tinyStack(t *testing.T, dir string) stack.Stack {
+func tinyStack(t testing.TB, dir string) stack.Stack {
 	t.Helper()
 	list, err := stack.Load(dir)
 	if err != nil {

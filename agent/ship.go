@@ -240,19 +240,21 @@ type part struct {
 	stream manifold.LogStream
 }
 
-// gather reads a batch off the streams that were written to. drained are the
-// runs that are over and have nothing left to ship.
+// gather reads a batch off the streams that were written to, a piece of each
+// in turn. drained are the runs that are over and have nothing left to ship.
 func (s *shipper) gather() (parts []part, drained []*runLog) {
 	lines, bytes := 0, 0
-	for _, l := range s.takeDirty() {
+	index := map[string]int{} // of a stream in parts
+	for queue := s.takeDirty(); len(queue) > 0; queue = queue[1:] {
+		l := queue[0]
+		if lines >= batchLines || bytes >= batchBytes {
+			s.touch(l.meta.Run)
+			continue
+		}
 		over, _, _ := l.state() // asked before reading
 		more, broken := false, false
 		for _, source := range []string{manifold.SourceHeroku, manifold.SourceApp} {
-			if lines >= batchLines || bytes >= batchBytes {
-				more = true
-				break
-			}
-			got, err := l.read(source, min(readLines, batchLines-lines))
+			got, err := l.read(source, readLines)
 			if err != nil {
 				s.log.Warn("a log could not be read, will try again", "run", l.meta.Run, "source", source, "error", err)
 				broken = true // the sweep comes by again
@@ -260,19 +262,27 @@ func (s *shipper) gather() (parts []part, drained []*runLog) {
 			if len(got) == 0 {
 				continue
 			}
-			more = more || len(got) == readLines || over
+			more = true
 			lines += len(got)
 			for _, line := range got {
 				bytes += len(line.Text)
 			}
-			parts = append(parts, part{l, manifold.LogStream{
-				ID: l.meta.Run + "/" + source, App: l.meta.App, Assignment: l.meta.Assignment,
-				Source: source, Process: l.meta.Process, Lines: got,
-			}})
+			id := l.meta.Run + "/" + source
+			i, ok := index[id]
+			if !ok {
+				i = len(parts)
+				index[id] = i
+				parts = append(parts, part{l, manifold.LogStream{
+					ID: id, App: l.meta.App, Assignment: l.meta.Assignment, Source: source, Process: l.meta.Process,
+				}})
+			}
+			parts[i].stream.Lines = append(parts[i].stream.Lines, got...)
 		}
 		switch {
 		case more:
-			s.touch(l.meta.Run)
+			queue = append(queue, l)
+		case over && slices.ContainsFunc(parts, func(p part) bool { return p.log == l }):
+			s.touch(l.meta.Run) // not before this batch is safe
 		case over && !broken:
 			drained = append(drained, l)
 		}
