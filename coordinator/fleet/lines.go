@@ -14,6 +14,10 @@ import (
 // host's other logs must not wait for one reader.
 const maxQueued = 8 << 20
 
+// lineOverhead is what a line takes besides its text, so that empty ones are
+// bounded too.
+const lineOverhead = 64
+
 // lineQueue parts the host that sends a job's lines from whoever reads them.
 type lineQueue struct {
 	each func(manifold.LogLine)
@@ -46,11 +50,12 @@ func (q *lineQueue) put(lines []manifold.LogLine) {
 			continue
 		}
 		q.last = line.Seq
-		if q.bytes+len(line.Text) > maxQueued {
+		size := len(line.Text) + lineOverhead
+		if q.bytes+size > maxQueued {
 			q.dropped++
 			continue
 		}
-		q.queue, q.bytes = append(q.queue, line), q.bytes+len(line.Text)
+		q.queue, q.bytes = append(q.queue, line), q.bytes+size
 	}
 	close(q.arrived)
 	q.arrived = make(chan struct{})
@@ -62,24 +67,31 @@ func (q *lineQueue) pump() {
 	defer close(q.idle)
 	for {
 		q.mu.Lock()
-		for len(q.queue) == 0 && !q.closed {
+		for len(q.queue) == 0 && q.dropped == 0 && !q.closed {
 			q.wake.Wait()
 		}
-		lines, dropped := q.queue, q.dropped
-		q.queue, q.bytes, q.dropped = nil, 0, 0
+		lines, size, dropped := q.queue, q.bytes, q.dropped
+		q.queue, q.dropped = nil, 0
 		q.mu.Unlock()
-		if len(lines) == 0 {
+		if len(lines) == 0 && dropped == 0 {
 			return
 		}
-		if q.each == nil {
-			continue
-		}
-		for _, line := range lines {
-			q.each(line)
-		}
-		if dropped > 0 {
-			q.each(manifold.LogLine{Time: time.Now(), Text: fmt.Sprintf("(%d lines were dropped here: they came faster than they could be read)", dropped)})
-		}
+		q.give(lines, dropped)
+		q.mu.Lock()
+		q.bytes -= size // only now: what is being read still takes its room
+		q.mu.Unlock()
+	}
+}
+
+func (q *lineQueue) give(lines []manifold.LogLine, dropped int) {
+	if q.each == nil {
+		return
+	}
+	for _, line := range lines {
+		q.each(line)
+	}
+	if dropped > 0 {
+		q.each(manifold.LogLine{Time: time.Now(), Text: fmt.Sprintf("(%d lines were dropped here: they came faster than they could be read)", dropped)})
 	}
 }
 

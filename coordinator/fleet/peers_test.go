@@ -75,7 +75,7 @@ func TestSlowReaderGetsTheNewestOnly(t *testing.T) {
 		})
 	}()
 	eventually(t, "the host is live", func() bool { return r.Hosts()[agent.id].Live })
-	ballast := strings.Repeat("x", 1<<20) // more than the buffers in between hold
+	ballast := strings.Repeat("x", 256<<10) // together more than the buffers in between hold
 	const versions = 60
 	for i := range versions {
 		_, err := r.SetDesired(agent.id, []manifold.Assignment{{ID: fmt.Sprint(i), Command: ballast}})

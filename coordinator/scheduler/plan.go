@@ -24,8 +24,8 @@ const (
 type action struct {
 	verb verb
 	slot slot
-	host string // of place
-	id   string // of the placement, but for place and say
+	host string // of the placement
+	id   string // of the placement, when there is one
 	text string // of say
 }
 
@@ -83,18 +83,18 @@ func plan(st *state) []action {
 
 // onward is the next step of a placement that no slot's rule speaks of.
 func (st *state) onward(p store.Placement, wanted map[slot]bool) (action, bool) {
-	id, a := p.Assignment.ID, p.Assignment
+	a := p.Assignment
 	app := st.stored.apps[a.App]
 	switch {
 	case p.Phase == store.Retiring && st.drained(p):
-		return action{verb: stop, slot: slotOf(p), id: id}, true
+		return step(stop, p), true
 	case p.Phase == store.Stopping && st.gone(p):
-		return action{verb: remove, slot: slotOf(p), id: id}, true
+		return step(remove, p), true
 	case p.Phase != store.Placed, app != nil && app.frozen:
 		return action{}, false
 	case a.Kind == manifold.KindFormation && !wanted[slotOf(p)],
 		app == nil,
-		a.Job != nil && !st.jobs[id], // whoever waited for it is gone
+		a.Job != nil && !st.jobs[a.ID], // whoever waited for it is gone
 		a.Job == nil && a.Kind == manifold.KindOneOff && st.dyno(p).State == manifold.StateComplete:
 		return st.leave(p), true
 	}
@@ -181,9 +181,13 @@ func leastLoaded(all map[string]*load, kin string) string {
 // leave is the first step out: through the routers when they may know it.
 func (st *state) leave(p store.Placement) action {
 	if p.Assignment.Web && st.up(p) {
-		return action{verb: retire, slot: slotOf(p), id: p.Assignment.ID}
+		return step(retire, p)
 	}
-	return action{verb: stop, slot: slotOf(p), id: p.Assignment.ID}
+	return step(stop, p)
+}
+
+func step(v verb, p store.Placement) action {
+	return action{verb: v, slot: slotOf(p), host: p.Host, id: p.Assignment.ID}
 }
 
 // withdrawal is since which route table, and when, a dyno is not routed to.

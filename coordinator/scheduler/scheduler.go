@@ -237,7 +237,8 @@ func (s *Scheduler) do(ctx context.Context, st *state, a action) (changed bool, 
 	switch a.verb {
 	case place:
 		assignment := st.assignment(a.slot)
-		assignment.ID, assignment.CreatedAt = uuid.NewString(), time.Now().UTC()
+		a.id = uuid.NewString()
+		assignment.ID, assignment.CreatedAt = a.id, time.Now().UTC()
 		err = s.cfg.Store.PutPlacement(ctx, store.Placement{Host: a.host, Assignment: assignment})
 	case retire, stop:
 		err = s.setPhase(ctx, a.id, phases[a.verb])
@@ -256,7 +257,7 @@ func (s *Scheduler) do(ctx context.Context, st *state, a action) (changed bool, 
 	if err != nil {
 		return false, fmt.Errorf("%s %s of app %s: %w", a.verb, a.slot.dyno, a.slot.app, err)
 	}
-	s.cfg.Log.Info(string(a.verb), "app", a.slot.app, "dyno", a.slot.dyno, "assignment", a.id, "host", a.host)
+	s.cfg.Log.Info("dyno: "+string(a.verb), "app", a.slot.app, "dyno", a.slot.dyno, "assignment", a.id, "host", a.host)
 	return true, nil
 }
 

@@ -59,6 +59,7 @@ func TestDeployThatCrashesLeavesTheOldServing(t *testing.T) {
 	})
 	app := r.app(types)
 	old := agent.one("web.1")
+	eventually(t, "the old one is routed", func() bool { return router.routesTo(app.ID, old) })
 	r.deploy(app, map[string]string{"web": "crash"})
 	eventually(t, "the new one was tried", func() bool { return len(agent.running()["web.1"]) == 2 })
 	stays(t, "the old one serves", func() bool { return router.routesTo(app.ID, old) && agent.runs(old) })
