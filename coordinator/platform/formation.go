@@ -170,16 +170,17 @@ func (a *api) scale(c *call, app manifold.App, wishes []scaling) ([]manifold.For
 	return formation, nil
 }
 
-func scaled(app manifold.App, present []manifold.Formation, wishes []scaling) ([]manifold.Formation, error) {
-	next := slices.Clone(present)
-	at := make(map[string]*manifold.Formation, 2*len(next))
-	for i := range next {
-		at[next[i].ID], at[next[i].Type] = &next[i], &next[i]
+// scaled changes formation, which is the caller's own.
+func scaled(app manifold.App, formation []manifold.Formation, wishes []scaling) ([]manifold.Formation, error) {
+	at := make(map[string]*manifold.Formation, 2*len(formation))
+	for i := range formation {
+		f := &formation[i]
+		at[f.ID], at[f.Type] = f, f
 	}
 	for _, w := range wishes {
 		f := at[w.Type]
 		if f == nil {
-			return nil, noSuchType(app, present, w.Type)
+			return nil, noSuchType(app, formation, w.Type)
 		}
 		if w.Quantity != nil {
 			n, err := w.Quantity.Of(f.Quantity)
@@ -192,7 +193,7 @@ func scaled(app manifold.App, present []manifold.Formation, wishes []scaling) ([
 			f.Size = w.Size.name
 		}
 	}
-	return next, nil
+	return formation, nil
 }
 
 // noSuchType says which types there are, and how to get another.

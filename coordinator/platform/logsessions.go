@@ -12,7 +12,7 @@ import (
 
 const (
 	logLines     = 100
-	mostLogLines = 1500 // what is kept of an app
+	mostLogLines = 1500 // what is kept of an app; the hub sees to it
 )
 
 func logRoutes(a *api) routes {
@@ -44,7 +44,7 @@ func (a *api) createLogSession(c *call, app manifold.App) (answer, error) {
 			dyno = other
 		}
 	}
-	token := a.Logs.NewSession(app.ID, min(lines, mostLogLines), in.Tail, in.Source, dyno)
+	token := a.Logs.NewSession(app.ID, lines, in.Tail, in.Source, dyno)
 	now := when(time.Now())
 	return created(object{
 		"id": uuid.NewString(), "logplex_url": c.streamURL(token, in.Tail),
