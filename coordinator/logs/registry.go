@@ -149,7 +149,9 @@ func (h *Hub) sweep(ctx context.Context) {
 }
 
 func (h *Hub) sweepOnce(now time.Time) {
+	h.sessions.mu.Lock()
 	h.sessions.expire(now)
+	h.sessions.mu.Unlock()
 	h.mu.Lock()
 	for app, at := range h.forgotten {
 		if now.Sub(at) > keepTime {

@@ -42,15 +42,20 @@ type sessions struct {
 // 1,500.
 func (h *Hub) NewSession(app string, lines int, tail bool, source, dyno string) (token string) {
 	token = rand.Text()
-	now := time.Now()
-	h.sessions.expire(now)
-	h.sessions.mu.Lock()
-	defer h.sessions.mu.Unlock()
-	if h.sessions.byToken == nil {
-		h.sessions.byToken = map[string]*session{}
-	}
-	h.sessions.byToken[token] = &session{app: app, lines: lines, tail: tail, filter: Filter{Source: source, Dyno: dyno}, used: now}
+	h.sessions.add(token, &session{app: app, lines: lines, tail: tail, filter: Filter{Source: source, Dyno: dyno}, used: time.Now()})
 	return token
+}
+
+func (s *sessions) add(token string, x *session) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.byToken == nil {
+		s.byToken = map[string]*session{}
+	}
+	if len(s.byToken) >= maxSessions {
+		s.expire(x.used)
+	}
+	s.byToken[token] = x
 }
 
 // use finds a session and counts one more stream of it.
@@ -75,11 +80,9 @@ func (s *sessions) release(done *session, now time.Time) {
 
 func (s *session) expired(now time.Time) bool { return s.open == 0 && now.Sub(s.used) > sessionUnused }
 
-// expire removes what expired, and if there are still too many the ones that
-// were unused longest.
+// expire removes what expired, and if there are still too many the one that
+// was unused longest. The caller holds mu.
 func (s *sessions) expire(now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	var oldest string
 	for token, x := range s.byToken {
 		switch {

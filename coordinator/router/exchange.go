@@ -328,6 +328,7 @@ func (x *exchange) end(ok bool) {
 		x.dyno.keep(x.conn)
 	}
 	x.dyno.release()
+	x.dyno = nil
 }
 
 // dropConn ends an attempt that is tried again.
@@ -345,7 +346,7 @@ func (x *exchange) fail(f *failure) *failure {
 	if f.code == "" || !x.headSent {
 		x.status = f.status
 	}
-	if x.headSent || f.status == 499 {
+	if x.headSent || f.status == 499 || f == h24 {
 		x.last = true
 		x.status = f.status
 		return f

@@ -48,6 +48,7 @@ var (
 	h28 = &failure{"warning", "H28", "Client Connection Idle", 499, "client", "", nil}
 	h34 = &failure{"error", "H34", "All up dynos are quarantined", 503, "", "", pageApp}
 	h80 = &failure{"info", "H80", "Maintenance mode", 503, "", "", pageOffline}
+	h99 = &failure{"error", "H99", "Platform error", 503, "", "", nil}
 	h81 = &failure{"info", "H81", "Blank app", 502, "", "", pageBlank}
 
 	h26expect = &failure{"error", "H26", "Request Error", 417, "", "unsupported expect header value",

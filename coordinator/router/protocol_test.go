@@ -122,6 +122,7 @@ func TestRefusedRequests(t *testing.T) {
 		"host with path":          {"GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", 400},
 		"host with quote":         {"GET / HTTP/1.1\r\nHost: a\"b\r\n\r\n", 400},
 		"other host in target":    {"GET http://other/ HTTP/1.1\r\n" + host + "\r\n", 400},
+		"no target":               {"GET  HTTP/1.1\r\n" + host + "\r\n", 400},
 		"two blanks":              {"GET  / HTTP/1.1\r\n" + host + "\r\n", 400},
 		"blank in target":         {"GET /a b HTTP/1.1\r\n" + host + "\r\n", 400},
 		"no version":              {"GET /\r\n" + host + "\r\n", 400},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,11 +86,25 @@ func (s *server) start(conn net.Conn) {
 	}
 	s.clients[c] = struct{}{}
 	s.running.Go(func() {
+		defer s.forget(c)
 		c.serve()
-		s.mu.Lock()
-		delete(s.clients, c)
-		s.mu.Unlock()
 	})
+}
+
+// forget ends a client. Should its goroutine have panicked, that one request
+// is lost, not the router with all the others.
+func (s *server) forget(c *client) {
+	if p := recover(); p != nil {
+		s.logger.Error("a request met a fault of the router", "panic", p, "stack", string(debug.Stack()))
+		if x := c.x.Load(); x != nil {
+			x.stop(h99)
+			x.end(false)
+			s.log(x, h99)
+		}
+	}
+	s.mu.Lock()
+	delete(s.clients, c)
+	s.mu.Unlock()
 }
 
 // shutdown ends idle connections now and the others after their request, but

@@ -105,6 +105,9 @@ func (r *Request) parseLine(line string) error {
 	if method == "CONNECT" {
 		return refuse(405, "CONNECT is not supported.")
 	}
+	if target == "" {
+		return refuse(400, "The request line is malformed.")
+	}
 	for i := range len(target) {
 		if c := target[i]; c <= ' ' || c == 0x7f {
 			return refuse(400, "The request target holds a control character.")
