@@ -155,7 +155,7 @@ func (b *build) log(l manifold.LogLine) {
 }
 
 func (b *build) timedOut() error {
-	return refuse(b.failedToCompile(), fmt.Sprintf("The build took longer than %s and was stopped.", b.cfg.TimeLimit))
+	return refuse(b.failedToCompile(), fmt.Sprintf("The build took longer than %s and was stopped.", spell(b.cfg.TimeLimit)))
 }
 
 func (b *build) failedToCompile() string {
@@ -187,7 +187,7 @@ func (b *build) judge(job scheduler.JobResult) error {
 	case exitNothingFits:
 		return refuse("Push rejected, no buildpack fits this app.",
 			"Manifold looks in the root of the repository for one of: Gemfile (Ruby), package.json (Node.js),",
-			"requirements.txt or *.py (Python), go.mod (Go), index.html or static.json (static files).",
+			"requirements.txt or pyproject.toml (Python), go.mod (Go), index.html or static.json (static files).",
 			"Commit one of them, or name a buildpack: heroku buildpacks:set <git URL>")
 	case exitNotFit:
 		return refuse("Push rejected, the app is not compatible with its buildpack.",
@@ -269,6 +269,14 @@ func (b *build) release(ctx context.Context, slug manifold.Slug) (manifold.Relea
 	}
 	b.out.line("Verifying deploy... done.")
 	return release, nil
+}
+
+// spell writes a limit as people say it.
+func spell(d time.Duration) string {
+	if d%time.Minute == 0 && d > time.Minute {
+		return fmt.Sprintf("%d minutes", d/time.Minute)
+	}
+	return d.String()
 }
 
 // short is a commit as people write it.

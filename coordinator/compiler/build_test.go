@@ -300,7 +300,7 @@ func TestFailuresAreSentences(t *testing.T) {
 		{"disk", exit(exitDiskFull), "The build filled its disk (max is 8192M"},
 		{"release", exit(exitRelease), "bin/release failed"},
 		{"driver", exit(1), ours},
-		{"time", cause(manifold.CauseTTL, ""), "The build took longer than 15m0s"},
+		{"time", cause(manifold.CauseTTL, ""), "The build took longer than 15 minutes"},
 		{"memory", cause(manifold.CauseOOM, ""), "more than 4096 MB of memory"},
 		{"launch", cause(manifold.CauseLaunch, "secret path"), ours},
 		{"lost", cause(manifold.CauseLost, ""), ours},

@@ -18,7 +18,10 @@ type cache struct {
 	limit int64 // bytes
 }
 
-const cacheSuffix = ".tar"
+const (
+	cacheSuffix = ".tar"
+	incoming    = "incoming-" // a copy that is not complete
+)
 
 func (c cache) path(app, stack string) string {
 	return filepath.Join(c.dir, filepath.Base(app)+"@"+filepath.Base(stack)+cacheSuffix)
@@ -66,7 +69,7 @@ func copyFile(to, from string) (err error) {
 		return fmt.Errorf("keep the build cache: %w", err)
 	}
 	defer src.Close()
-	tmp, err := os.CreateTemp(filepath.Dir(to), "incoming-")
+	tmp, err := os.CreateTemp(filepath.Dir(to), incoming)
 	if err != nil {
 		return fmt.Errorf("keep the build cache: %w", err)
 	}
@@ -83,6 +86,15 @@ func copyFile(to, from string) (err error) {
 		return fmt.Errorf("keep the build cache: %w", err)
 	}
 	return os.Rename(tmp.Name(), to)
+}
+
+// tidy removes copies that a crash left incomplete. Nothing may be copying.
+func (c cache) tidy() error {
+	left, err := filepath.Glob(filepath.Join(c.dir, incoming+"*"))
+	for _, name := range left {
+		err = errors.Join(err, os.Remove(name))
+	}
+	return err
 }
 
 // drop forgets an app's caches on every stack.

@@ -82,8 +82,12 @@ func New(cfg Config) (*Compiler, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the build cache directory: %w", err)
 	}
+	caches := cache{dir: cfg.Dir, limit: cfg.CacheLimit}
+	if err := caches.tidy(); err != nil {
+		return nil, fmt.Errorf("tidy the build caches: %w", err)
+	}
 	return &Compiler{
-		cfg: cfg, cache: cache{dir: cfg.Dir, limit: cfg.CacheLimit},
+		cfg: cfg, cache: caches,
 		slots: make(chan struct{}, cfg.Builds), building: map[string]bool{},
 	}, nil
 }

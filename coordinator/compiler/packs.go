@@ -11,6 +11,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"strings"
 )
 
@@ -61,6 +62,9 @@ func (c *Compiler) packs(names []string) (packs []pack, chosen bool, err error) 
 	return packs, true, nil
 }
 
+// password is what a URL may hold before its host; nobody else shall read it.
+var password = regexp.MustCompile(`//[^/@]*@`)
+
 func (c *Compiler) pack(name string) (pack, error) {
 	if vendor, short, ok := strings.Cut(name, "/"); !ok || vendor == "heroku" || vendor == "manifold" {
 		if !ok {
@@ -82,7 +86,7 @@ func (c *Compiler) pack(name string) (pack, error) {
 	if len(name) > 2048 || strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r == 0x7f }) ||
 		!scp && u.Scheme != "https" && u.Scheme != "http" && u.Scheme != "git" && u.Scheme != "ssh" ||
 		scp && !strings.Contains(name, "@") || strings.HasPrefix(name, "-") {
-		return pack{}, refuse(fmt.Sprintf("Buildpack %q is not known.", clip(name)),
+		return pack{}, refuse(fmt.Sprintf("Buildpack %q is not known.", clip(password.ReplaceAllString(name, "//"))),
 			"Name one of ours ("+strings.Join(order, ", ")+"), or a git URL, if need be with #branch at its end.")
 	}
 	return pack{label: name, url: name}, nil
