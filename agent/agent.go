@@ -28,6 +28,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"manifold"
@@ -66,6 +67,10 @@ type agent struct {
 	applied int64 // revision of desired that was reconciled
 	drivers map[string]*driver
 	halting bool // torn down: nothing is begun any more
+
+	tearing sync.Mutex // held while a teardown is under way
+	torn    bool
+	hurry   atomic.Bool // teardown kills instead of waiting
 }
 
 // Run runs the agent until ctx ends, and then leaves the dynos running, or

@@ -23,7 +23,8 @@ import (
 //	GET  /healthz          200 while the loops make progress
 //	GET  /v1/ps            every dyno on this host
 //	GET  /v1/dynos/{name}  those of that name ("web.1"), assignment or run
-//	POST /v1/teardown      stop every dyno, remove all that is ours, answer, exit
+//	POST /v1/teardown      stop every dyno, remove all that is ours, answer, exit;
+//	                       with ?now=true kill them, also while one is under way
 const (
 	socketClients = 64
 	socketBody    = 64 << 10
@@ -78,7 +79,7 @@ func (a *agent) serve(ctx context.Context, l net.Listener, torndown chan<- struc
 	mux.HandleFunc("GET /v1/ps", a.servePS)
 	mux.HandleFunc("GET /v1/dynos/{name}", a.serveDyno)
 	mux.HandleFunc("POST /v1/teardown", func(w http.ResponseWriter, r *http.Request) {
-		if err := a.teardown(ctx); err != nil {
+		if err := a.teardown(ctx, r.URL.Query().Get("now") == "true"); err != nil {
 			a.log.Error("teardown failed", "error", err)
 			answer(w, http.StatusInternalServerError, manifold.ErrorBody{ID: "teardown_failed", Message: err.Error()})
 			return

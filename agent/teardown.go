@@ -2,7 +2,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -18,14 +17,29 @@ const (
 // teardown stops every dyno and removes all of ours from the host. What is
 // desired is kept, so the next start brings the same dynos back; one-offs are
 // not: they stay known as complete, since they must not run twice.
-func (a *agent) teardown(ctx context.Context) error {
+//
+// now skips the dynos' grace, also that of a teardown under way: a second
+// caller waits for the first one's and gets the same answer.
+func (a *agent) teardown(ctx context.Context, now bool) error {
+	if now {
+		a.hurry.Store(true)
+	}
+	a.tearing.Lock()
+	defer a.tearing.Unlock()
+	if a.torn {
+		return nil
+	}
+	if err := a.takeDown(ctx); err != nil {
+		return err
+	}
+	a.torn = true
+	return nil
+}
+
+func (a *agent) takeDown(ctx context.Context) error {
 	a.mu.Lock()
-	first := !a.halting
 	a.halting = true
 	a.mu.Unlock()
-	if !first {
-		return errors.New("a teardown is under way")
-	}
 	a.log.Info("tearing down")
 	if err := a.stopAll(ctx); err != nil {
 		return err
@@ -56,6 +70,7 @@ func (a *agent) teardown(ctx context.Context) error {
 func (a *agent) stopAll(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, teardownLimit)
 	defer cancel()
+	var killed time.Time
 	for asked := map[*driver]bool{}; ; {
 		running := 0
 		a.mu.Lock()
@@ -71,8 +86,25 @@ func (a *agent) stopAll(ctx context.Context) error {
 		if running == 0 {
 			return nil
 		}
+		if a.hurry.Load() && time.Since(killed) > time.Second {
+			killed = time.Now()
+			a.killAll()
+		}
 		if !sleep(ctx, 20*time.Millisecond) {
 			return fmt.Errorf("%d dynos did not end within %s: %w", running, teardownLimit, ctx.Err())
+		}
+	}
+}
+
+// killAll ends every box at once. It may be called again and again.
+func (a *agent) killAll() {
+	boxes, err := a.boxes.Boxes()
+	if err != nil {
+		a.log.Warn("dynos cannot be killed at once", "error", err)
+	}
+	for _, b := range boxes {
+		if err := b.Kill(); err != nil {
+			a.log.Warn("a dyno cannot be killed", "run", b.Run(), "error", err)
 		}
 	}
 }
