@@ -19,7 +19,7 @@ func tight(t *testing.T) *instance {
 	for name, compile := range map[string]string{
 		"failing": "echo 'no compiler for this'; exit 3",
 		"hanging": "echo 'thinking …'; sleep 1000000",
-		"filling": "echo 'filling …'; head -c 20G /dev/zero > $1/zeros",
+		"filling": "echo 'filling …'; fallocate -l 7G $1/most; head -c 3G /dev/zero > $1/rest",
 		"huge":    "head -c 60M /dev/urandom > $1/noise",
 		"spam":    "head -c 3000000 /dev/urandom | base64 -w 0; echo; exit 1",
 	} {
@@ -216,11 +216,12 @@ func TestBadTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		if left := stranger.leftovers(); len(left) > 0 {
-			t.Errorf("the stranger left: %q", left)
+		if _, err := stranger.agent().Post("http://agent/v1/teardown", "", nil); err != nil {
+			t.Errorf("tear the stranger down: %v", err)
+			_ = cmd.Process.Kill()
 		}
+		_ = cmd.Wait()
+		stranger.nothingLeft(t)
 	}()
 	eventually(t, 20*time.Second, func() error {
 		if !strings.Contains(out.String(), "token") {

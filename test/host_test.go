@@ -5,7 +5,23 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"testing"
+	"time"
 )
+
+// nothingLeft fails the test if anything of the instance is left. What the
+// host's init has to reap gets a moment.
+func (p *instance) nothingLeft(t *testing.T) {
+	t.Helper()
+	var left []string
+	for range 50 {
+		if left = p.leftovers(); len(left) == 0 {
+			return
+		}
+		<-time.After(100 * time.Millisecond)
+	}
+	t.Errorf("left on the machine: %q", left)
+}
 
 // leftovers looks with the host's own tools for anything that carries the
 // instance's mark.

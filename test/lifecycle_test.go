@@ -32,9 +32,7 @@ func TestRunStopAndRunAgain(t *testing.T) {
 	if err := p.stop(); err != nil {
 		t.Fatal(err)
 	}
-	if left := p.leftovers(); len(left) > 0 {
-		t.Fatalf("left after Ctrl-C: %q", left)
-	}
+	p.nothingLeft(t)
 
 	if err := p.start(); err != nil {
 		t.Fatal(err)

@@ -103,9 +103,7 @@ func ownPlatform(t *testing.T) *instance {
 		if err := p.stop(); err != nil {
 			t.Error(err)
 		}
-		if left := p.leftovers(); len(left) > 0 {
-			t.Errorf("left on the machine: %q", left)
-		}
+		p.nothingLeft(t)
 		if t.Failed() {
 			t.Logf("what manifold run printed:\n%s", p.printed())
 			p.logTails(t.Logf)

@@ -47,8 +47,8 @@ func (m *machine) find(name string) *daemon {
 }
 
 // teardown has the agent stop every dyno and remove what is ours. An agent
-// that is just being brought back gets the time to come up; one that was
-// asked twice to hurry is told so.
+// that is just being brought back gets the time to come up. Asked to hurry, it
+// is told so while it is at it, and both requests end with the same answer.
 func (m *machine) teardown(agent *daemon) error {
 	if closed(agent.died) {
 		return nil // it never came up, and that was said; leftovers says the rest
@@ -56,27 +56,18 @@ func (m *machine) teardown(agent *daemon) error {
 	m.say("Stopping every dyno (those that do not heed SIGTERM are killed after 10 s; Ctrl-C again to hurry)")
 	ctx, cancel := context.WithTimeout(context.Background(), teardownDeadline)
 	defer cancel()
-	done := make(chan error, 2)
-	ask := func(ctx context.Context, now bool) { done <- m.askTeardown(ctx, agent, now) }
-	go ask(ctx, false)
-	asked := 1
-	hurry := m.Hurry
+	done := make(chan error, 1)
+	go func() { done <- m.askTeardown(ctx, agent, false) }()
 	var err error
-	for asked > 0 {
-		select {
-		case <-hurry:
-			hurry = nil
-			m.say("Killing every dyno now")
-			soon, cancelSoon := context.WithTimeout(ctx, hurryDeadline)
-			defer cancelSoon()
-			asked++
-			go ask(soon, true)
-		case err = <-done:
-			asked--
-			if err == nil || asked == 0 {
-				cancel()
-			}
-		}
+	select {
+	case err = <-done:
+	case <-m.Hurry:
+		m.say("Killing every dyno now")
+		soon, cancelSoon := context.WithTimeout(ctx, hurryDeadline)
+		defer cancelSoon()
+		err = m.askTeardown(soon, agent, true)
+		cancel()
+		<-done
 	}
 	if err != nil {
 		return fmt.Errorf("tear the dynos down: %w", err)
