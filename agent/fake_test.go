@@ -136,7 +136,14 @@ func (b *fakeBox) Listening(int) (bool, error) {
 	return b.listening, nil
 }
 
-func (b *fakeBox) Scratch() (*os.File, error) { return os.Open(b.dir) }
+func (b *fakeBox) Scratch(look func(*os.File) error) error {
+	dir, err := os.Open(b.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return look(dir)
+}
 
 func (b *fakeBox) Remove() error {
 	b.mu.Lock()

@@ -73,17 +73,14 @@ func (d *driver) collect(ctx context.Context, _ supervisor.Dyno, b box) message 
 }
 
 func (d *driver) collectAll(ctx context.Context, b box) error {
-	scratch, err := b.Scratch()
-	if err != nil {
-		return fmt.Errorf("open what the job wrote: %w", err)
-	}
-	defer scratch.Close()
-	for _, o := range d.assignment.Job.Outputs {
-		if err := d.collectOne(ctx, scratch, o); err != nil {
-			return fmt.Errorf("output %s: %w", o.Name, err)
+	return b.Scratch(func(scratch *os.File) error {
+		for _, o := range d.assignment.Job.Outputs {
+			if err := d.collectOne(ctx, scratch, o); err != nil {
+				return fmt.Errorf("output %s: %w", o.Name, err)
+			}
 		}
-	}
-	return nil
+		return nil
+	})
 }
 
 func (d *driver) collectOne(ctx context.Context, scratch *os.File, o manifold.Output) error {

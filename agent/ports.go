@@ -34,7 +34,7 @@ type box interface {
 	Done() <-chan struct{}
 	Exit() (isolation.Exit, error)
 	Listening(port int) (bool, error)
-	Scratch() (*os.File, error)
+	Scratch(look func(dir *os.File) error) error
 	Remove() error
 }
 

@@ -230,22 +230,6 @@ func listens(table io.Reader, port int) bool {
 	return false
 }
 
-// Scratch opens what the dyno wrote to its root filesystem, read-only, after
-// Done: /tmp/x in the dyno is tmp/x below it. Everything in it is hostile.
-func (b *Box) Scratch() (*os.File, error) {
-	mount, err := mountScratch(filepath.Join(b.Dir(), scratchName), true)
-	if err != nil {
-		return nil, err
-	}
-	defer mount.Close()
-	// A mount of its own, which lasts as long as the descriptor.
-	fd, err := unix.OpenTree(int(mount.Fd()), "upper", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
-	if err != nil {
-		return nil, fmt.Errorf("open writable layer: %w", err)
-	}
-	return os.NewFile(uintptr(fd), "upper"), nil
-}
-
 // removePatience bounds how long Remove waits for killed processes to end.
 const removePatience = 10 * time.Second
 

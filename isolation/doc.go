@@ -18,8 +18,8 @@
 //	  slot, box.json, scratch image, cgroups
 //	  clone into new namespaces ───────────────▶  waits on the socket
 //	  veth: one end there, one end here
-//	  clones of the image mounts, id-mapped to
-//	  the dyno's user namespace
+//	  image mounts id-mapped to the dyno's
+//	  user namespace
 //	  boot.Message + descriptors ──────────────▶  attaches the mounts, overlay, /proc, /dev, /sys
 //	                                              pivot_root, hostname, limits
 //	                                              starts the app in its cgroup

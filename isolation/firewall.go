@@ -3,6 +3,7 @@ package isolation
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -10,55 +11,86 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// FirstPort and LastPort bound the $PORT of a dyno: the firewall lets the
+// host's routers reach these TCP ports of a dyno and no others.
+const (
+	FirstPort = 20_000
+	LastPort  = 59_999
+)
+
+// What one dyno may have in the host's connection tracking table, which all
+// dynos and the host share (nf_conntrack_max, 262,144 on most hosts). The
+// kernel keeps a closed connection for two more minutes, so a dyno that does
+// its worst holds maxConnections + 120 × newConnections entries.
+const (
+	maxConnections = 4096 // open at once; closing ones are not counted
+	newConnections = 100  // a second, in the long run
+	newBurst       = 1000 // at once
+)
+
+// metadata are the addresses beyond link-local at which clouds keep their
+// machines' secrets or control.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
+	netip.MustParseAddr("168.63.129.16"),   // Azure
+	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud
+}
+
 // The firewall is one table named after the instance, made anew in one
 // transaction whenever the agent starts. It knows dynos by the names of their
-// links and the pool, never one by one, so starting a dyno does not touch it:
+// links and the pool, never one by one, so starting a dyno does not touch it.
+// A rule speaks of one dyno where the kernel keeps state by source address:
 //
-//	forward      dyno → dyno                      drop
-//	             dyno → link-local (metadata)     drop
-//	             dyno, source not in the pool     drop (rp_filter holds it to its own)
-//	             dyno, IPv6                       drop
-//	             any → dyno, not an answer        drop
-//	input        dyno → host, not an answer       drop
-//	postrouting  pool → beyond the links          masquerade
+//	forward      from a dyno                        → egress
+//	             to a dyno                          accept answers, drop the rest
+//	egress       IPv6; source not in the pool       drop (rp_filter holds it to its own)
+//	             to a resolver, port 53             → limits
+//	             to a dyno; link-local; metadata    drop
+//	             all else                           → limits
+//	input        from a dyno to a resolver, port 53 → limits
+//	             from a dyno                        accept answers, drop the rest
+//	output       to a dyno                          accept answers and $PORT, drop the rest
+//	limits       answers                            accept
+//	             too many new or open connections   drop
+//	postrouting  pool → beyond the links            masquerade
 //
-// Routers on this host reach dynos through output, which is left alone.
+// What is not told here is accepted: other packets are none of our business.
 func (cfg Config) applyFirewall() error {
 	c, err := nftables.New()
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	table := &nftables.Table{Name: cfg.Instance, Family: nftables.TableFamilyINet}
-	c.AddTable(table) // so that the delete finds one
-	c.DelTable(table)
-	c.AddTable(table)
-	chain := func(name string, typ nftables.ChainType, hook *nftables.ChainHook, priority *nftables.ChainPriority) *nftables.Chain {
-		return c.AddChain(&nftables.Chain{Name: name, Table: table, Type: typ, Hooknum: hook, Priority: priority})
+	t := &ruleset{cfg: cfg, c: c, table: &nftables.Table{Name: cfg.Instance, Family: nftables.TableFamilyINet}}
+	c.AddTable(t.table) // so that the delete finds one
+	c.DelTable(t.table)
+	c.AddTable(t.table)
+	limits, err := t.limits()
+	if err != nil {
+		return fmt.Errorf("make firewall sets: %w", err)
 	}
-	forward := chain("forward", nftables.ChainTypeFilter, nftables.ChainHookForward, nftables.ChainPriorityFilter)
-	input := chain("input", nftables.ChainTypeFilter, nftables.ChainHookInput, nftables.ChainPriorityFilter)
-	postrouting := chain("postrouting", nftables.ChainTypeNAT, nftables.ChainHookPostrouting, nftables.ChainPriorityNATSource)
+	egress := t.egress(limits)
+	from, to := t.link(expr.MetaKeyIIFNAME, expr.CmpOpEq), t.link(expr.MetaKeyOIFNAME, expr.CmpOpEq)
 
-	rule := func(chain *nftables.Chain, parts ...[]expr.Any) {
-		var all []expr.Any
-		for _, p := range parts {
-			all = append(all, p...)
-		}
-		c.AddRule(&nftables.Rule{Table: table, Chain: chain, Exprs: all})
+	forward := t.hook("forward", nftables.ChainHookForward)
+	t.rule(forward, from, jump(egress))
+	t.rule(forward, to, answers(), accept)
+	t.rule(forward, to, drop)
+
+	input := t.hook("input", nftables.ChainHookInput)
+	for _, dns := range t.resolvers() {
+		t.rule(input, from, t.source(expr.CmpOpEq), dns, jump(limits))
 	}
-	from, to := cfg.link(expr.MetaKeyIIFNAME, expr.CmpOpEq), cfg.link(expr.MetaKeyOIFNAME, expr.CmpOpEq)
-	inPool := cfg.source(expr.CmpOpEq)
-	drop, accept := verdict(expr.VerdictDrop), verdict(expr.VerdictAccept)
+	t.rule(input, from, answers(), accept)
+	t.rule(input, from, drop)
 
-	rule(forward, from, to, drop)
-	rule(forward, from, family(unix.NFPROTO_IPV6), drop)
-	rule(forward, from, cfg.source(expr.CmpOpNeq), drop)
-	rule(forward, from, destination([4]byte{169, 254}, [4]byte{255, 255}), drop)
-	rule(forward, to, answers(), accept)
-	rule(forward, to, drop)
-	rule(input, from, answers(), accept)
-	rule(input, from, drop)
-	rule(postrouting, inPool, cfg.link(expr.MetaKeyOIFNAME, expr.CmpOpNeq), []expr.Any{&expr.Masq{}})
+	output := t.hook("output", nftables.ChainHookOutput)
+	t.rule(output, to, answers(), accept)
+	t.rule(output, to, family(unix.NFPROTO_IPV4), ports(unix.IPPROTO_TCP, FirstPort, LastPort), accept)
+	t.rule(output, to, drop)
+
+	nat := c.AddChain(&nftables.Chain{Name: "postrouting", Table: t.table, Type: nftables.ChainTypeNAT,
+		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
+	t.rule(nat, t.source(expr.CmpOpEq), t.link(expr.MetaKeyOIFNAME, expr.CmpOpNeq), []expr.Any{&expr.Masq{}})
 	if err := c.Flush(); err != nil {
 		return fmt.Errorf("load firewall table %s: %w", cfg.Instance, err)
 	}
@@ -78,12 +110,114 @@ func (cfg Config) removeFirewall() error {
 	return nil
 }
 
+// ruleset is the table while it is put together.
+type ruleset struct {
+	cfg   Config
+	c     *nftables.Conn
+	table *nftables.Table
+}
+
+func (t *ruleset) hook(name string, hook *nftables.ChainHook) *nftables.Chain {
+	return t.c.AddChain(&nftables.Chain{Name: name, Table: t.table, Type: nftables.ChainTypeFilter, Hooknum: hook, Priority: nftables.ChainPriorityFilter})
+}
+
+// chain adds a chain that only jumps lead to.
+func (t *ruleset) chain(name string) *nftables.Chain {
+	return t.c.AddChain(&nftables.Chain{Name: name, Table: t.table})
+}
+
+func (t *ruleset) rule(chain *nftables.Chain, parts ...[]expr.Any) {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	t.c.AddRule(&nftables.Rule{Table: t.table, Chain: chain, Exprs: all})
+}
+
+// limits makes the chain that ends in accept for what a dyno may send on.
+func (t *ruleset) limits() (*nftables.Chain, error) {
+	limits := t.chain("limits")
+	t.rule(limits, answers(), accept)
+	for _, l := range []struct {
+		name  string
+		state expr.Any
+	}{
+		{"newcomers", &expr.Limit{Type: expr.LimitTypePkts, Rate: newConnections, Unit: expr.LimitTimeSecond, Burst: newBurst, Over: true}},
+		{"connections", &expr.Connlimit{Count: maxConnections, Flags: expr.NFT_CONNLIMIT_F_INV}},
+	} {
+		// One element per dyno, made by its first packet.
+		set := &nftables.Set{Table: t.table, Name: l.name, KeyType: nftables.TypeIPAddr, Dynamic: true, Size: uint32(t.cfg.slots())}
+		if err := t.c.AddSet(set, nil); err != nil {
+			return nil, err
+		}
+		over := &expr.Dynset{SrcRegKey: 1, SetName: set.Name, SetID: set.ID, Operation: uint32(unix.NFT_DYNSET_OP_ADD), Exprs: []expr.Any{l.state}}
+		t.rule(limits, append(family(unix.NFPROTO_IPV4), sourceAddr(), over), drop)
+	}
+	t.rule(limits, accept)
+	return limits, nil
+}
+
+// egress makes the chain for what dynos send beyond this host.
+func (t *ruleset) egress(limits *nftables.Chain) *nftables.Chain {
+	egress := t.chain("egress")
+	t.rule(egress, family(unix.NFPROTO_IPV6), drop)
+	t.rule(egress, t.source(expr.CmpOpNeq), drop)
+	for _, dns := range t.resolvers() {
+		t.rule(egress, dns, jump(limits)) // some clouds' is link-local
+	}
+	t.rule(egress, t.link(expr.MetaKeyOIFNAME, expr.CmpOpEq), drop)
+	t.rule(egress, destination(netip.MustParsePrefix("169.254.0.0/16")), drop)
+	for _, addr := range metadata {
+		t.rule(egress, destination(netip.PrefixFrom(addr, 32)), drop)
+	}
+	t.rule(egress, jump(limits))
+	return egress
+}
+
+// resolvers matches questions to the name servers that dynos may ask, also
+// where one is this host itself.
+func (t *ruleset) resolvers() (matches [][]expr.Any) {
+	for _, r := range t.cfg.Resolvers {
+		if !r.Is4() {
+			continue // dynos have no IPv6
+		}
+		for _, proto := range []byte{unix.IPPROTO_UDP, unix.IPPROTO_TCP} {
+			matches = append(matches, append(destination(netip.PrefixFrom(r, 32)), ports(proto, 53, 53)...))
+		}
+	}
+	return matches
+}
+
 // link matches packets by whether the link's name begins with ours.
-func (cfg Config) link(key expr.MetaKey, op expr.CmpOp) []expr.Any {
+func (t *ruleset) link(key expr.MetaKey, op expr.CmpOp) []expr.Any {
 	return []expr.Any{
 		&expr.Meta{Key: key, Register: 1},
-		&expr.Cmp{Op: op, Register: 1, Data: []byte(cfg.linkPrefix())}, // shorter than a name: a prefix
+		&expr.Cmp{Op: op, Register: 1, Data: []byte(t.cfg.linkPrefix())}, // shorter than a name: a prefix
 	}
+}
+
+// source matches IPv4 packets by whether their source is in the pool.
+func (t *ruleset) source(op expr.CmpOp) []expr.Any {
+	return v4(sourceAddr(), t.cfg.Pool, op)
+}
+
+func destination(net netip.Prefix) []expr.Any {
+	return v4(&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 16, Len: 4}, net, expr.CmpOpEq)
+}
+
+// sourceAddr loads an IPv4 packet's source address.
+func sourceAddr() expr.Any {
+	return &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: 12, Len: 4}
+}
+
+// v4 matches IPv4 packets by whether the address is in net.
+func v4(address expr.Any, net netip.Prefix, op expr.CmpOp) []expr.Any {
+	base := net.Addr().As4()
+	mask := binaryutil.BigEndian.PutUint32(^uint32(0) << (32 - net.Bits()))
+	return append(family(unix.NFPROTO_IPV4), address,
+		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
+		&expr.Cmp{Op: op, Register: 1, Data: base[:]},
+	)
 }
 
 func family(proto byte) []expr.Any {
@@ -93,22 +227,14 @@ func family(proto byte) []expr.Any {
 	}
 }
 
-// source matches IPv4 packets by whether their source is in the pool.
-func (cfg Config) source(op expr.CmpOp) []expr.Any {
-	base := cfg.Pool.Addr().As4()
-	mask := binaryutil.BigEndian.PutUint32(^uint32(0) << (32 - cfg.Pool.Bits()))
-	return v4(12, mask, base[:], op)
-}
-
-func destination(base, mask [4]byte) []expr.Any { return v4(16, mask[:], base[:], expr.CmpOpEq) }
-
-// v4 matches a masked address at offset in an IPv4 header.
-func v4(offset uint32, mask, base []byte, op expr.CmpOp) []expr.Any {
-	return append(family(unix.NFPROTO_IPV4),
-		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: 4},
-		&expr.Bitwise{SourceRegister: 1, DestRegister: 1, Len: 4, Mask: mask, Xor: make([]byte, 4)},
-		&expr.Cmp{Op: op, Register: 1, Data: base},
-	)
+// ports matches TCP or UDP packets by their destination port.
+func ports(proto byte, first, last uint16) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: 1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: 1, Data: []byte{proto}},
+		&expr.Payload{DestRegister: 1, Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2},
+		&expr.Range{Op: expr.CmpOpEq, Register: 1, FromData: binaryutil.BigEndian.PutUint16(first), ToData: binaryutil.BigEndian.PutUint16(last)},
+	}
 }
 
 // answers matches packets of connections that are open already.
@@ -121,4 +247,12 @@ func answers() []expr.Any {
 	}
 }
 
-func verdict(kind expr.VerdictKind) []expr.Any { return []expr.Any{&expr.Verdict{Kind: kind}} }
+var (
+	drop   = []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}}
+	accept = []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}}
+)
+
+// jump goes to a chain that ends in a verdict, so it does not come back.
+func jump(chain *nftables.Chain) []expr.Any {
+	return []expr.Any{&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain.Name}}
+}

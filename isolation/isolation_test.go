@@ -27,12 +27,11 @@ import (
 
 // rig is a host of its own with a small root image (busybox).
 type rig struct {
-	t     testing.TB
-	cfg   isolation.Config
-	host  *isolation.Host
-	layer *os.File
-
+	t      testing.TB
+	cfg    isolation.Config
+	host   *isolation.Host
 	images *slugfs.Store
+	root   manifold.Image
 }
 
 var instances atomic.Int32
@@ -52,15 +51,10 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	layer, err := store.Mount(image)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { layer.Close() })
 
 	n := instances.Add(1)
 	id := (os.Getpid()*16 + int(n)) % 256
-	r := &rig{t: t, layer: layer, images: store, cfg: isolation.Config{
+	r := &rig{t: t, images: store, root: image, cfg: isolation.Config{
 		Instance: fmt.Sprintf("t%d", (os.Getpid()*16+int(n))%1_000_000),
 		Dir:      filepath.Join(dir, "runs"),
 		Pool:     netip.PrefixFrom(netip.AddrFrom4([4]byte{172, 29, byte(id), 0}), 24),
@@ -164,11 +158,7 @@ func busyboxRoot(t testing.TB) *os.File {
 			t.Fatal(err)
 		}
 	}
-	build := exec.Command("go", "build", "-o", filepath.Join(root, "bin/calls"), "./testdata/calls")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build testdata/calls: %v: %s", err, out)
-	}
+	putProbe(t, "calls", filepath.Join(root, "bin/calls"))
 	d, err := os.Open(root)
 	if err != nil {
 		t.Fatal(err)
@@ -177,14 +167,41 @@ func busyboxRoot(t testing.TB) *os.File {
 	return d
 }
 
+// putProbe puts a program of testdata in place: the one that lies prebuilt in
+// $MANIFOLD_TEST_PROBES, for machines without Go, or one built now.
+func putProbe(t testing.TB, name, path string) {
+	t.Helper()
+	if dir := os.Getenv("MANIFOLD_TEST_PROBES"); dir != "" {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, data, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	build := exec.Command("go", "build", "-o", path, "./testdata/"+name)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build testdata/%s: %v: %s", name, err, out)
+	}
+}
+
 var testSize = manifold.Size{
 	Name: "test", Memory: 64 << 20, MemorySwap: 128 << 20, Shares: 1, Processes: 64, Files: 256,
 	Disk: 32 << 20, Inodes: 2000,
 }
 
 func (r *rig) spec(script string) isolation.Spec {
+	r.t.Helper()
+	layer, err := r.images.Mount(r.root)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() { layer.Close() })
 	return isolation.Spec{
-		Run: uuid.NewString(), Layers: []*os.File{r.layer}, Argv: []string{"/bin/sh", "-c", script},
+		Run: uuid.NewString(), Layers: []*os.File{layer}, Argv: []string{"/bin/sh", "-c", script},
 		Env: []string{"PATH=/bin", "HOME=/app", "SECRET=hunter2"}, Dir: "/app", Size: testSize, Grace: 2 * time.Second,
 	}
 }
@@ -412,25 +429,24 @@ func TestScratchComesHome(t *testing.T) {
 	r := newRig(t)
 	b := r.start("mkdir /tmp/slug; echo hello > /tmp/slug/file")
 	r.wait(b)
-	dir, err := b.Scratch()
+	err := b.Scratch(func(dir *os.File) error {
+		root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
+		if err != nil {
+			return err
+		}
+		defer root.Close()
+		if data, err := root.ReadFile("tmp/slug/file"); string(data) != "hello\n" {
+			t.Errorf("got %q, %v", data, err)
+		}
+		slug, err := root.Open("tmp/slug")
+		if err != nil {
+			return err
+		}
+		defer slug.Close()
+		_, err = r.images.Pack(t.Context(), slug, slugfs.PackOptions{Owner: manifold.DynoUID, Limit: 1 << 20})
+		return err
+	})
 	if err != nil {
-		t.Fatal(err)
-	}
-	defer dir.Close()
-	root, err := os.OpenRoot(fmt.Sprintf("/proc/self/fd/%d", dir.Fd()))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer root.Close()
-	if data, err := root.ReadFile("tmp/slug/file"); string(data) != "hello\n" {
-		t.Errorf("got %q, %v", data, err)
-	}
-	slug, err := root.Open("tmp/slug")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer slug.Close()
-	if _, err := r.images.Pack(t.Context(), slug, slugfs.PackOptions{Owner: manifold.DynoUID, Limit: 1 << 20}); err != nil {
 		t.Errorf("pack what the dyno made: %v", err)
 	}
 }

@@ -69,9 +69,7 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 	if err := h.cfg.connect(b.record.Slot, process.Pid); err != nil {
 		return err
 	}
-	layers, err := mapLayers(spec.Layers, process.Pid)
-	defer closeAll(layers)
-	if err != nil {
+	if err := mapLayers(spec.Layers, process.Pid); err != nil {
 		return err
 	}
 	stdin := spec.Stdin
@@ -82,9 +80,9 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 		defer stdin.Close()
 	}
 	msg := h.message(spec)
-	files := append(append([]*os.File{}, layers...), scratch, dir, stdin)
+	files := append(append([]*os.File{}, spec.Layers...), scratch, dir, stdin)
 	files = append(append(files, group.procs...), group.stats...)
-	msg.Layers, msg.Procs = len(layers), len(group.procs)
+	msg.Layers, msg.Procs = len(spec.Layers), len(group.procs)
 	for _, f := range group.stats {
 		msg.Stats = append(msg.Stats, filepath.Base(f.Name()))
 	}
@@ -170,28 +168,24 @@ func (h *Host) clone(b *Box) (*os.Process, *net.UnixConn, error) {
 	return cmd.Process, conn.(*net.UnixConn), nil
 }
 
-// mapLayers clones each layer's mount with the ids of the process's user
-// namespace: files of root in an image belong to root in the dyno
-// (mount_setattr(2), MOUNT_ATTR_IDMAP). The superblock stays shared.
-func mapLayers(layers []*os.File, pid int) ([]*os.File, error) {
+// mapLayers gives each layer's mount the ids of the process's user namespace:
+// files of root in an image belong to root in the dyno (mount_setattr(2),
+// MOUNT_ATTR_IDMAP). A mount takes ids once, which is why it is one start's;
+// it is not cloned here since kernels before 6.15 do not clone what is mounted
+// nowhere (open_tree(2)).
+func mapLayers(layers []*os.File, pid int) error {
 	userns, err := os.Open("/proc/" + strconv.Itoa(pid) + "/ns/user")
 	if err != nil {
-		return nil, fmt.Errorf("open user namespace: %w", err)
+		return fmt.Errorf("open user namespace: %w", err)
 	}
 	defer userns.Close()
-	var clones []*os.File
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
 	for i, layer := range layers {
-		fd, err := unix.OpenTree(int(layer.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-		if err != nil {
-			return clones, fmt.Errorf("clone mount of layer %d: %w", i, err)
-		}
-		clones = append(clones, os.NewFile(uintptr(fd), "layer"))
-		attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(userns.Fd())}
-		if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-			return clones, fmt.Errorf("map ids of layer %d: %w", i, err)
+		if err := unix.MountSetattr(int(layer.Fd()), "", unix.AT_EMPTY_PATH, &attr); err != nil {
+			return fmt.Errorf("map ids of layer %d: %w", i, err)
 		}
 	}
-	return clones, nil
+	return nil
 }
 
 func (h *Host) message(spec Spec) boot.Message {

@@ -4,9 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 
@@ -86,14 +88,14 @@ func mountScratch(image string, readOnly bool) (*os.File, error) {
 		return nil, fmt.Errorf("attach %s: %w", filepath.Base(image), err)
 	}
 	defer loop.Close()
-	fs, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
+	super, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("open ext4: %w", err)
 	}
-	defer unix.Close(fs)
+	defer unix.Close(super)
 	settings := []struct{ key, value string }{{"source", loop.Name()}, {"errors", "continue"}}
 	for _, s := range settings {
-		if err := unix.FsconfigSetString(fs, s.key, s.value); err != nil {
+		if err := unix.FsconfigSetString(super, s.key, s.value); err != nil {
 			return nil, fmt.Errorf("set %s of writable layer: %w", s.key, err)
 		}
 	}
@@ -102,18 +104,71 @@ func mountScratch(image string, readOnly bool) (*os.File, error) {
 		flags = append(flags, "ro")
 	}
 	for _, f := range flags {
-		if err := unix.FsconfigSetFlag(fs, f); err != nil {
+		if err := unix.FsconfigSetFlag(super, f); err != nil {
 			return nil, fmt.Errorf("set %s of writable layer: %w", f, err)
 		}
 	}
-	if err := unix.FsconfigCreate(fs); err != nil {
+	if err := unix.FsconfigCreate(super); err != nil {
 		return nil, fmt.Errorf("mount writable layer: %w", err)
 	}
-	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOATIME)
+	fd, err := unix.Fsmount(super, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOATIME)
 	if err != nil {
 		return nil, fmt.Errorf("mount writable layer: %w", err)
 	}
 	return os.NewFile(uintptr(fd), image), nil
+}
+
+// Scratch calls look with what the dyno wrote to its root filesystem, after
+// Done: /tmp/x in the dyno is tmp/x below dir. It is read-only, everything in
+// it is hostile, and it is there until look returns. It is mounted where only
+// look's own thread sees it: what makes a mount of it (slugfs's Pack) must be
+// called on look's goroutine.
+func (b *Box) Scratch(look func(dir *os.File) error) error {
+	mount, err := mountScratch(filepath.Join(b.Dir(), scratchName), true)
+	if err != nil {
+		return err
+	}
+	defer mount.Close()
+	place := filepath.Join(b.Dir(), "scratch")
+	if err := os.Mkdir(place, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return inOwnMounts(func() error {
+		if err := unix.MoveMount(int(mount.Fd()), "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("attach writable layer: %w", err)
+		}
+		defer func() { _ = unix.Unmount(place, unix.MNT_DETACH) }() // else at the end of the thread, a little later
+		fd, err := unix.Open(filepath.Join(place, "upper"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("open writable layer: %w", err)
+		}
+		dir := os.NewFile(uintptr(fd), "upper")
+		defer dir.Close()
+		return look(dir)
+	})
+}
+
+// inOwnMounts calls f on a thread with a mount namespace of its own. Kernels
+// before 6.15 clone only mounts that are attached in the caller's namespace.
+func inOwnMounts(f func() error) error {
+	err := errors.New("the call did not come back")
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		runtime.LockOSThread() // for good: the thread ends with this goroutine
+		if err = unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			err = fmt.Errorf("unshare mount namespace: %w", err)
+			return
+		}
+		// Slaves: what the host unmounts meanwhile is not held here.
+		if err = unix.Mount("", "/", "", unix.MS_REC|unix.MS_SLAVE, ""); err != nil {
+			err = fmt.Errorf("make mounts slaves: %w", err)
+			return
+		}
+		err = f()
+	}()
+	<-done
+	return err
 }
 
 // attachLoop binds image to a free loop device that frees itself with its

@@ -26,7 +26,7 @@ type Config struct {
 // Spec is one dyno to start.
 type Spec struct {
 	Run      string     // UUID; also the hostname
-	Layers   []*os.File // detached image mounts, top first; Start clones, does not close them
+	Layers   []*os.File // detached image mounts, top first, for this start alone; Start does not close them
 	Argv     []string   // Argv[0] is a path in the dyno
 	Env      []string   // KEY=value; the app gets exactly these
 	Dir      string     // working directory in the dyno; "/" where it does not exist
