@@ -52,6 +52,7 @@ type Plan struct {
 	BootTimeout time.Duration // Web only; 0 is DefaultBootTimeout
 	Grace       time.Duration // SIGTERM to SIGKILL; 0 is DefaultGrace
 	Backoff     manifold.Backoff
+	Quota       int64 // bytes of memory, past which the log says R14
 }
 
 // What an assignment gets that does not say.
@@ -65,6 +66,7 @@ func PlanOf(a manifold.Assignment) Plan {
 	p := Plan{
 		Kind: a.Kind, Web: a.Web, Job: a.Job != nil, Command: a.Command,
 		BootTimeout: a.BootTimeout, Grace: a.Grace, Backoff: a.Backoff,
+		Quota: a.Size.Memory,
 	}
 	if p.BootTimeout <= 0 {
 		p.BootTimeout = DefaultBootTimeout
@@ -110,6 +112,7 @@ const (
 	LaunchFailed EventKind = "launchfailed" // the box could not be built; nothing of it is left; Detail
 	Listening    EventKind = "listening"    // on $PORT, and not on loopback only
 	Collected    EventKind = "collected"    // outputs are home, or Detail says why not
+	Sampled      EventKind = "sampled"      // its memory was looked at; Memory
 	Ended        EventKind = "ended"        // no process of Run is left; Exit, Lost, HostLost
 	Due          EventKind = "due"          // the timer went off; Due, and Run and Port for a new try
 )
@@ -128,6 +131,8 @@ type Event struct {
 	Exit Exit
 	// Detail is why something failed, for people. LaunchFailed, Collected.
 	Detail string
+	// Memory is the memory and swap the run needs, in bytes. Sampled only.
+	Memory int64
 	// Withdrawn and Grace belong to Stop. Grace 0 is the plan's own; another
 	// one is enforced by the agent, since PID 1 knows the plan's only.
 	Withdrawn bool
@@ -144,6 +149,7 @@ type Exit struct {
 	Expired  bool      // its time to live was up
 	Lost     bool      // left no exit record
 	HostLost bool      // Lost because the host went down: not the app's fault
+	Memory   int64     // OOM: bytes of RAM and swap it held then; 0: not known
 	At       time.Time // zero: when the event happened
 	Lines    uint64
 }

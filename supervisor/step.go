@@ -102,6 +102,22 @@ func boot(s *step) {
 	s.do(Probe)
 }
 
+// warn says that the dyno is over its memory quota. It lives on, on swap.
+func warn(s *step) {
+	s.sayMemory(s.e.Memory)
+	s.say("Error R14 (Memory quota exceeded)")
+}
+
+func warnBooting(s *step) {
+	warn(s)
+	s.due(s.d.Due)
+	s.do(Probe)
+}
+
+func (s *step) sayMemory(bytes int64) {
+	s.say("Process running mem=%dM(%.1f%%)", bytes>>20, 100*float64(bytes)/float64(s.d.Plan.Quota))
+}
+
 func arrive(s *step) {
 	s.d.UpAt = s.e.At
 	s.sayState(s.from)
@@ -258,6 +274,9 @@ func (s *step) finish() {
 		s.say("Process ended without an exit record")
 		return
 	case manifold.CauseOOM:
+		if x.Memory > 0 && s.d.Plan.Quota > 0 {
+			s.sayMemory(x.Memory)
+		}
 		s.say("Error R15 (Memory quota vastly exceeded)")
 		s.say("Stopping process with SIGKILL")
 	case manifold.CauseR12:

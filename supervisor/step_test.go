@@ -310,3 +310,32 @@ func TestShownCommand(t *testing.T) {
 		t.Errorf("a long line was clipped to %d bytes", len(got))
 	}
 }
+
+func TestMemoryOverTheQuota(t *testing.T) {
+	const quota = 512 << 20
+	l := newLife(t, Plan{Web: true, Quota: quota})
+	l.on(Event{Kind: Launched}).is(Booting)
+	due := l.d.Due
+	l.said = nil
+	l.after(time.Second).on(Event{Kind: Sampled, Memory: quota}).says()
+	l.on(Event{Kind: Sampled, Memory: 600 << 20}).is(Booting)
+	if !l.d.Due.Equal(due) {
+		t.Errorf("its boot timeout moved from %v to %v", due, l.d.Due)
+	}
+	l.on(Event{Kind: Listening}).is(Up)
+	l.after(20 * time.Second).on(Event{Kind: Sampled, Memory: 1028 << 20}).is(Up)
+	l.on(Event{Kind: Sampled, Memory: 1028 << 20, Run: "run-0"}) // of a run before
+	l.on(Event{Kind: Ended, Exit: Exit{Status: 137, OOM: true, Memory: 3 * quota}}).is(Crashed)
+	l.says(
+		"Process running mem=600M(117.2%)",
+		"Error R14 (Memory quota exceeded)",
+		"State changed from starting to up",
+		"Process running mem=1028M(200.8%)",
+		"Error R14 (Memory quota exceeded)",
+		"Process running mem=1536M(300.0%)",
+		"Error R15 (Memory quota vastly exceeded)",
+		"Stopping process with SIGKILL",
+		"Process exited with status 137",
+		"State changed from up to crashed",
+	)
+}

@@ -53,6 +53,7 @@ var (
 		x := e.Exit
 		return d.Plan.Job && d.Plan.Kind == oneOff && x.Status == 0 && !x.Lost && !x.Expired
 	}}
+	overQuota    = &guard{"over its quota", func(d *Dyno, e Event) bool { return d.Plan.Quota > 0 && e.Memory > d.Plan.Quota }}
 	wasWithdrawn = &guard{"withdrawn before", func(d *Dyno, _ Event) bool { return d.Withdrawn }}
 )
 
@@ -85,6 +86,7 @@ var table = []arrow{
 
 	{Booting, Listening, nil, Up, arrive},
 	{Booting, Due, nil, Overdue, overdue},
+	{Booting, Sampled, overQuota, Booting, warnBooting},
 	{Booting, Ended, isOneOff, Complete, ended},
 	{Booting, Ended, nil, Crashed, ended},
 	{Booting, Stop, nil, Stopping, stop},
@@ -95,6 +97,7 @@ var table = []arrow{
 	{Overdue, Due, nil, Overdue, kill},
 	{Overdue, Stop, nil, Overdue, stopOverdue},
 
+	{Up, Sampled, overQuota, Up, warn},
 	{Up, Ended, toCollect, Collecting, collect},
 	{Up, Ended, isOneOff, Complete, ended},
 	{Up, Ended, nil, Crashed, ended},

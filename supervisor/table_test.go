@@ -85,7 +85,8 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 	case 4:
 		plan.Kind, plan.Web = manifold.KindOneOff, true // nobody asks for it; it must not get stuck either
 	}
-	kinds := []EventKind{Want, Stop, Launched, LaunchFailed, Listening, Collected, Ended, Due, Launched, Listening, Ended}
+	kinds := []EventKind{Want, Stop, Launched, LaunchFailed, Listening, Collected, Ended, Due, Launched, Listening, Ended, Sampled}
+	plan.Quota = 512 << 20
 	d := New(plan, epoch)
 	at := epoch
 	for i := range steps {
@@ -100,6 +101,7 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 				continue // let them live a while
 			}
 		}
+		e.Memory = r.Int64N(2 * plan.Quota)
 		e.Exit = Exit{Status: r.IntN(3) * 137 / 2, OOM: r.IntN(5) == 0, Forced: r.IntN(5) == 0, Lost: r.IntN(5) == 0, HostLost: r.IntN(9) == 0, Lines: uint64(i)}
 		if r.IntN(3) == 0 {
 			e.Detail = "no"
