@@ -190,6 +190,9 @@ func mapLayers(layers []*os.File, pid int) error {
 
 func (h *Host) message(spec Spec) boot.Message {
 	var resolv strings.Builder
+	// Name servers lose questions under load: ask again soon, and more often
+	// than resolv.conf(5)'s twice within ten seconds.
+	resolv.WriteString("options timeout:2 attempts:5\n")
 	for _, r := range h.cfg.Resolvers {
 		fmt.Fprintf(&resolv, "nameserver %s\n", r)
 	}
