@@ -93,7 +93,8 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer images.Close()
 	host, err := isolation.Open(isolation.Config{
-		Instance: cfg.Instance, Dir: h.runs(), Pool: cfg.Pool, UIDBase: cfg.UIDBase, Resolvers: cfg.Resolvers, Log: cfg.Log,
+		Instance: cfg.Instance, Dir: h.runs(), Pool: cfg.Pool, UIDBase: cfg.UIDBase, Resolvers: cfg.Resolvers,
+		CgroupParent: cfg.CgroupParent, Log: cfg.Log,
 	})
 	if err != nil {
 		return err

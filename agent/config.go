@@ -20,12 +20,13 @@ type Config struct {
 	Pool          netip.Prefix // MANIFOLD_POOL: the dynos' addresses
 	UIDBase       uint32       // MANIFOLD_UID_BASE: first host uid of the first dyno's range
 	Resolvers     []netip.Addr // MANIFOLD_RESOLVERS: DNS servers the dynos may ask, by comma
+	CgroupParent  string       // MANIFOLD_CGROUP_PARENT: the cgroup in which the dynos' are made, as below /sys/fs/cgroup; "" is the root
 	Log           *slog.Logger // required
 }
 
 // FromEnv reads the configuration from the environment, all but Log.
 func FromEnv() (Config, error) {
-	c := Config{Settings: manifold.FromEnv()}
+	c := Config{Settings: manifold.FromEnv(), CgroupParent: os.Getenv("MANIFOLD_CGROUP_PARENT")}
 	c.JoinTokenFile = cmp.Or(os.Getenv("MANIFOLD_JOIN_TOKEN_FILE"), filepath.Join(c.Home, "coordinator", "join-token"))
 	pool := cmp.Or(os.Getenv("MANIFOLD_POOL"), "172.30.0.0/16")
 	var err error

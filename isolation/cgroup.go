@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -17,29 +18,32 @@ import (
 	"golang.org/x/sys/unix"
 
 	"manifold"
+	"manifold/isolation/boot"
 )
 
 // A dyno's cgroups. PID 1 sits apart from the app, so that the kill for too
 // much memory spares it and it can write the exit record:
 //
-//	<instance>/<run>/init   PID 1
-//	<instance>/<run>/app    everything else; all limits are here
+//	<parent>/<instance>/<run>/init   PID 1
+//	<parent>/<instance>/<run>/app    everything else; all limits are here
 //
 // On cgroup v2 both are in the one tree. On v1 the controllers have trees of
-// their own, where only app exists, as <instance>/<run>; init and app are in
-// the v2 tree beside them (hybrid layout) or, without one, in the pids tree.
+// their own, where only app exists, as <run>; init and app are in the v2 tree
+// beside them (hybrid layout). The parent is somebody else's: a unit's that
+// delegates it to us, or the root.
 type cgroupTree struct {
-	root     string // of the tree with init and app
-	instance string
-	v1       []cgroup1.Subsystem // empty on v2
+	root string              // of the tree with init and app
+	own  string              // the instance's cgroup, in every tree
+	v1   []cgroup1.Subsystem // empty on v2
 }
 
-func findCgroups(instance string) (*cgroupTree, error) {
-	t := &cgroupTree{instance: instance}
+func findCgroups(parent, instance string) (*cgroupTree, error) {
+	parent = filepath.Clean("/" + parent)
+	t := &cgroupTree{own: filepath.Join(parent, instance)}
 	mode := cgroups.Mode()
 	if mode == cgroups.Unified {
 		t.root = "/sys/fs/cgroup"
-		return t, nil
+		return t, t.checkDelegation(parent)
 	}
 	all, err := cgroup1.Default()
 	if err != nil {
@@ -59,10 +63,39 @@ func findCgroups(instance string) (*cgroupTree, error) {
 		return nil, errors.New("cgroup v1 without a v2 tree at /sys/fs/cgroup/unified: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified)")
 	}
 	t.root = "/sys/fs/cgroup/unified"
+	for _, dir := range append(t.v1Dirs(".."), filepath.Join(t.root, parent)) {
+		if _, err := os.Stat(dir); err != nil {
+			return nil, noParent(dir)
+		}
+	}
 	return t, nil
 }
 
-func (t *cgroupTree) dir(run string) string { return filepath.Join(t.root, t.instance, run) }
+// checkDelegation looks for the parent and what it may hand on (cgroup v2,
+// Documentation/admin-guide/cgroup-v2.rst, "Delegation").
+func (t *cgroupTree) checkDelegation(parent string) error {
+	dir := filepath.Join(t.root, parent)
+	text, err := os.ReadFile(filepath.Join(dir, "cgroup.controllers"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return noParent(dir)
+	}
+	if err != nil {
+		return fmt.Errorf("find cgroup controllers: %w", err)
+	}
+	have := strings.Fields(string(text))
+	for _, name := range []string{"memory", "cpu", "pids"} {
+		if !slices.Contains(have, name) {
+			return fmt.Errorf("the cgroup controller %s is needed, but %s has only %q: a unit must delegate it (Delegate=yes), or the kernel lacks it", name, dir, have)
+		}
+	}
+	return nil
+}
+
+func noParent(dir string) error {
+	return fmt.Errorf("there is no cgroup %s: MANIFOLD_CGROUP_PARENT must name one that exists (systemctl start manifold-dynos), or be unset", dir)
+}
+
+func (t *cgroupTree) dir(run string) string { return filepath.Join(t.root, t.own, run) }
 
 // handles are open files of a dyno's cgroups, for PID 1. They are opened here
 // since the kernel asks who opened them, not who uses them.
@@ -90,7 +123,7 @@ func (t *cgroupTree) create(run string, size manifold.Size) (h handles, err erro
 	if h.procs, err = t.makeAndLimit(run, size); err != nil {
 		return h, err
 	}
-	dir, names := filepath.Join(t.dir(run), "app"), []string{"memory.stat", "memory.peak", "memory.swap.peak", "memory.events"}
+	dir, names := filepath.Join(t.dir(run), "app"), []string{boot.Events, "memory.stat", "memory.current", "memory.peak", "memory.swap.current", "memory.swap.peak"}
 	if v1 := t.v1Memory(run); v1 != "" {
 		dir, names = v1, []string{"memory.stat", "memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes", "memory.failcnt"}
 		if h.ooms, err = oomEvents(v1); err != nil {
@@ -151,14 +184,14 @@ func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.F
 		return err
 	}
 	if len(t.v1) == 0 {
-		if _, err := cgroup2.NewManager(t.root, "/"+filepath.Join(t.instance, run, "app"), limitsV2(size)); err != nil {
+		if _, err := cgroup2.NewManager(t.root, filepath.Join(t.own, run, "app"), limitsV2(size)); err != nil {
 			return procs, fmt.Errorf("set cgroup limits: %w", err)
 		}
 		if err := os.WriteFile(filepath.Join(t.dir(run), "app", "memory.oom.group"), []byte("1"), 0); err != nil {
 			return procs, fmt.Errorf("set memory.oom.group: %w", err)
 		}
 	} else {
-		path := "/" + filepath.Join(t.instance, run)
+		path := filepath.Join(t.own, run)
 		subsystems := func() ([]cgroup1.Subsystem, error) { return t.v1, nil }
 		if _, err := cgroup1.New(cgroup1.StaticPath(path), limitsV1(size), cgroup1.WithHierarchy(subsystems)); err != nil {
 			return procs, fmt.Errorf("set cgroup limits: %w", err)
@@ -180,7 +213,7 @@ func (t *cgroupTree) v1Dirs(run string) []string {
 	var dirs []string
 	for _, s := range t.v1 {
 		if p, ok := s.(interface{ Path(string) string }); ok {
-			dirs = append(dirs, p.Path("/"+filepath.Join(t.instance, run)))
+			dirs = append(dirs, p.Path(filepath.Join(t.own, run)))
 		}
 	}
 	return dirs
@@ -199,7 +232,8 @@ func (t *cgroupTree) v1Memory(run string) string {
 // devices a dyno may open: the harmless ones and its own terminals
 // (Documentation/admin-guide/devices.txt).
 func devices() []specs.LinuxDeviceCgroup {
-	rules := []specs.LinuxDeviceCgroup{{Allow: false, Access: "rwm"}}
+	any := int64(-1)
+	rules := []specs.LinuxDeviceCgroup{{Allow: false, Type: "a", Major: &any, Minor: &any, Access: "rwm"}}
 	for _, d := range []struct{ major, minor int64 }{
 		{1, 3}, {1, 5}, {1, 7}, {1, 8}, {1, 9}, // null, zero, full, random, urandom
 		{5, 0}, {5, 2}, {136, -1}, // tty, ptmx, pts
@@ -242,7 +276,7 @@ func (t *cgroupTree) initPID(run string) int {
 
 // ooms is how many times the memory limit killed a process of the run.
 func (t *cgroupTree) ooms(run string) int {
-	file := filepath.Join(t.dir(run), "app", "memory.events")
+	file := filepath.Join(t.dir(run), "app", boot.Events)
 	if v1 := t.v1Memory(run); v1 != "" {
 		file = filepath.Join(v1, "memory.oom_control")
 	}
@@ -270,7 +304,7 @@ func (t *cgroupTree) kill(run string) error {
 
 // runs lists the runs that have a cgroup.
 func (t *cgroupTree) runs() ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(t.root, t.instance))
+	entries, err := os.ReadDir(filepath.Join(t.root, t.own))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list cgroups: %w", err)
 	}
@@ -300,7 +334,7 @@ func (t *cgroupTree) remove(run string) error {
 // removeAll removes the instance's own, empty cgroups.
 func (t *cgroupTree) removeAll() error {
 	var errs []error
-	for _, d := range append(t.v1Dirs(""), filepath.Join(t.root, t.instance)) {
+	for _, d := range append(t.v1Dirs(""), filepath.Join(t.root, t.own)) {
 		errs = append(errs, rmdir(d, time.Second))
 	}
 	return errors.Join(errs...)

@@ -50,7 +50,7 @@ func Open(cfg Config) (*Host, error) {
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make directory of runs: %w", err)
 	}
-	tree, err := findCgroups(cfg.Instance)
+	tree, err := findCgroups(cfg.CgroupParent, cfg.Instance)
 	if err != nil {
 		return nil, err
 	}

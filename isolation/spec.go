@@ -20,7 +20,12 @@ type Config struct {
 	Pool      netip.Prefix // IPv4, at least a /28; each slot takes a /30
 	UIDBase   uint32       // slot n owns the ids from UIDBase + n × 65,536
 	Resolvers []netip.Addr // name servers dynos may ask; none on loopback
-	Log       *slog.Logger
+
+	// CgroupParent is the cgroup below which ours are made; it must exist, in
+	// every hierarchy, and on v2 have no processes of its own. "" is the root.
+	CgroupParent string
+
+	Log *slog.Logger
 }
 
 // Spec is one dyno to start.

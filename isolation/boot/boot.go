@@ -42,6 +42,10 @@ type File struct {
 	Content string `json:"content"`
 }
 
+// Events is the cgroup v2 file that counts what happened at the memory limit;
+// its descriptor is among Stats there.
+const Events = "memory.events"
+
 // Started is PID 1's answer when the app runs; any other answer is the text
 // of what failed.
 const Started = "ok"
@@ -66,8 +70,9 @@ type Record struct {
 	OOM     *OOM      `json:"oom,omitempty"`
 }
 
-// OOM is what PID 1 saw when the memory limit struck: the cgroup's own files
-// as they read then, and the biggest processes.
+// OOM is what PID 1 saw when the memory limit struck, or on cgroup v2 when it
+// last looked before: the cgroup's own files as they read then, and the
+// biggest processes.
 type OOM struct {
 	Stats   map[string]string `json:"stats"`
 	Biggest []Process         `json:"biggest,omitempty"`

@@ -80,7 +80,7 @@ func (d *dyno) run() {
 	gone := make(chan struct{})
 	go d.reap(ended, gone)
 
-	limit := watchOOM(d.ooms)
+	limit, pressure := watchOOM(d.ooms), watchPressure(d.stats)
 	var expire, force <-chan time.Time
 	if d.msg.TTL > 0 {
 		expire = time.After(d.msg.TTL)
@@ -112,6 +112,9 @@ func (d *dyno) run() {
 			<-gone
 			if oom == nil && limit.last() {
 				oom = seeMemory(d.stats)
+			}
+			if oom == nil {
+				oom = pressure.last()
 			}
 			record.Expired, record.Forced, record.OOM = expired, forced, oom
 			record.Lines = <-d.log

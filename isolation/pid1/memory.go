@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -17,7 +18,7 @@ import (
 // oomWatch reports each time the memory limit strikes (cgroup v1,
 // Documentation/admin-guide/cgroup-v1/memory.rst, "OOM Control"): the kernel
 // kills one process, the platform's contract is that the dyno dies together.
-// On v2 memory.oom.group does that without us, and there is no events file.
+// On v2 memory.oom.group does that without us: see pressure.
 type oomWatch struct {
 	events *os.File      // eventfd(2), may be nil
 	struck chan struct{} // holds one
@@ -69,6 +70,77 @@ func (w *oomWatch) last() bool {
 		})
 	}
 	return pending
+}
+
+// pressure looks where the memory goes while the app is at its limit on cgroup
+// v2: the kernel ends all of the app at once there, and then nobody is left to
+// look at. What was seen last is kept for the exit record.
+type pressure struct {
+	stats  []*os.File
+	events *os.File // memory.events among stats; nil on v1
+	seen   atomic.Pointer[boot.OOM]
+}
+
+// pressurePause is the time between two looks: an app may be at its limit all
+// day, since the kernel makes room by dropping caches and by swap.
+const pressurePause = 200 * time.Millisecond
+
+func watchPressure(stats []*os.File) *pressure {
+	p := &pressure{stats: stats}
+	for _, f := range stats {
+		if f.Name() == boot.Events {
+			p.events = f
+			go p.watch()
+		}
+	}
+	return p
+}
+
+// watch ends with PID 1. A change of the file since it was last read shows as
+// POLLPRI (cgroup v2, "memory.events").
+func (p *pressure) watch() {
+	p.struck() // from now on changes count
+	for {
+		_, err := unix.Poll([]unix.PollFd{{Fd: int32(p.events.Fd()), Events: unix.POLLPRI}}, -1)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return
+		}
+		p.seen.Store(seeMemory(p.stats))
+		time.Sleep(pressurePause)
+	}
+}
+
+// struck says whether the kernel has killed anything for too much memory.
+func (p *pressure) struck() bool {
+	buf := make([]byte, maxStat)
+	n, _ := p.events.ReadAt(buf, 0)
+	for line := range strings.Lines(string(buf[:n])) {
+		if key, value, _ := strings.Cut(strings.TrimSpace(line), " "); key == "oom_kill" {
+			return value != "0"
+		}
+	}
+	return false
+}
+
+// last is what was seen of an app that the memory limit ended; nil if it ended
+// otherwise.
+func (p *pressure) last() *boot.OOM {
+	if p.events == nil || !p.struck() {
+		return nil
+	}
+	end, seen := seeMemory(p.stats), p.seen.Load()
+	if seen == nil {
+		return end
+	}
+	for name, text := range end.Stats { // counters and peaks have only grown
+		if name == boot.Events || strings.HasSuffix(name, ".peak") {
+			seen.Stats[name] = text
+		}
+	}
+	return seen
 }
 
 // Bounds on what goes into the exit record.
