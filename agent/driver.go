@@ -78,6 +78,8 @@ func (d *driver) run(ctx context.Context) {
 	defer d.group.Wait()
 	defer d.timer.Stop()
 	defer cancel()
+	sample := time.NewTicker(sampleEvery)
+	defer sample.Stop()
 	d.resume(ctx)
 	for d.rec.Dyno.State != supervisor.Gone {
 		select {
@@ -87,6 +89,8 @@ func (d *driver) run(ctx context.Context) {
 			d.take(ctx, m)
 		case <-d.timer.C:
 			d.step(ctx, supervisor.Event{Kind: supervisor.Due, Due: d.rec.Dyno.Due, Run: d.rec.Dyno.Run})
+		case <-sample.C:
+			d.sample(ctx)
 		}
 	}
 }
@@ -112,6 +116,22 @@ func (d *driver) resume(ctx context.Context) {
 	for _, e := range d.rec.Effects {
 		d.do(ctx, e)
 	}
+}
+
+// sampleEvery is how often a dyno's memory is looked at.
+const sampleEvery = 20 * time.Second
+
+// sample has the supervisor know how much memory the dyno needs.
+func (d *driver) sample(ctx context.Context) {
+	if d.box == nil || !holdsProcesses(d.rec.Dyno.State) {
+		return
+	}
+	m, err := d.box.Memory()
+	if err != nil {
+		d.log.Debug("a dyno's memory cannot be read", "run", d.rec.Dyno.Run, "error", err) // it may just have ended
+		return
+	}
+	d.step(ctx, supervisor.Event{Kind: supervisor.Sampled, Memory: m.Needed()})
 }
 
 // holdsProcesses is true where the run's box must be there.

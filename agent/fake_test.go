@@ -41,6 +41,7 @@ type fakeBox struct {
 	mu        sync.Mutex
 	exit      *isolation.Exit
 	listening bool
+	memory    isolation.Memory
 	deaf      bool // PID 1 hangs: Stop does nothing
 	stuck     int  // that many Removes fail
 }
@@ -128,6 +129,12 @@ func (b *fakeBox) Exit() (isolation.Exit, error) {
 		return isolation.Exit{}, isolation.ErrNoRecord
 	}
 	return *b.exit, nil
+}
+
+func (b *fakeBox) Memory() (isolation.Memory, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.memory, nil
 }
 
 func (b *fakeBox) Listening(int) (bool, error) {
@@ -225,6 +232,22 @@ func (u *fakeUp) Stream(ctx context.Context, _ string, _ func([]byte) error) err
 	return ctx.Err()
 }
 
+// batches are those that came since it was last asked.
+func (u *fakeUp) batches() []manifold.LogBatch {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	list := u.batch
+	u.batch = nil
+	return list
+}
+
+// setFail has every Post and Do fail.
+func (u *fakeUp) setFail(err error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.fail = err
+}
+
 // heroku is all the platform said, of all runs, by time.
 func (u *fakeUp) heroku() (texts []string) {
 	u.mu.Lock()
@@ -247,6 +270,7 @@ type world struct {
 	images *fakeImages
 	up     *fakeUp
 	boot   string
+	log    *slog.Logger
 	fault  func(point string)
 	dead   func() bool // of dieAt
 
@@ -258,6 +282,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{
 		t: t, home: home{t.TempDir()}, host: &fakeHost{dir: t.TempDir(), boxes: map[string]*fakeBox{}}, images: &fakeImages{},
 		up: &fakeUp{logs: map[string][]manifold.LogLine{}}, boot: "boot-1",
+		log: slog.New(slog.DiscardHandler),
 	}
 	lock, err := w.home.lock()
 	if err != nil {
@@ -271,7 +296,7 @@ func newWorld(t *testing.T) *world {
 // left out: they are tested on the real thing.
 func (w *world) start() *agent {
 	w.t.Helper()
-	a := newAgent(Config{Log: slog.New(slog.DiscardHandler)}, w.home, w.boot)
+	a := newAgent(Config{Log: w.log}, w.home, w.boot)
 	a.boxes, a.images, a.up, a.fault = w.host, w.images, w.up, w.fault
 	a.id = manifold.Identity{ID: "host", Cluster: testCluster}
 	ctx, cancel := context.WithCancel(context.Background())

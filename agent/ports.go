@@ -34,6 +34,7 @@ type box interface {
 	Done() <-chan struct{}
 	Exit() (isolation.Exit, error)
 	Listening(port int) (bool, error)
+	Memory() (isolation.Memory, error)
 	Scratch(look func(dir *os.File) error) error
 	Remove() error
 }
