@@ -319,12 +319,13 @@ func (d *driver) watch(ctx context.Context, b box) {
 		x, err := b.Exit()
 		exit := supervisor.Exit{
 			Status: x.Status, OOM: x.OOM, Forced: x.Forced, Expired: x.Expired, At: x.At, Lines: x.Lines,
+			Memory: x.Peak,
 		}
 		if err != nil {
 			if !errors.Is(err, isolation.ErrNoRecord) {
 				d.log.Error("an exit record cannot be read", "run", run, "error", err)
 			}
-			exit = supervisor.Exit{Lost: true, HostLost: boot != d.a.boot, OOM: x.OOM}
+			exit = supervisor.Exit{Lost: true, HostLost: boot != d.a.boot, OOM: x.OOM, Memory: x.Peak}
 		}
 		d.post(ctx, message{event: supervisor.Event{Kind: supervisor.Ended, Run: run, Exit: exit}})
 	})

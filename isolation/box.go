@@ -156,6 +156,9 @@ const maxRecord = 64 << 10
 // Exit tells how the dyno ended, after Done. ErrNoRecord if nobody knows.
 func (b *Box) Exit() (Exit, error) {
 	exit := Exit{OOM: b.host.cgroups.ooms(b.record.Run) > 0}
+	if exit.OOM {
+		exit.Peak = b.host.cgroups.peak(b.record.Run)
+	}
 	f, err := os.OpenFile(filepath.Join(b.Dir(), pid1Name, boot.RecordName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return exit, ErrNoRecord

@@ -245,8 +245,9 @@ func devices() []specs.LinuxDeviceCgroup {
 
 func limitsV1(size manifold.Size) *specs.LinuxResources {
 	shares, pids := uint64(1024*size.Shares), int64(size.Processes)
+	ram, _ := splitMemory(size, hostSwap())
 	return &specs.LinuxResources{
-		Memory:  &specs.LinuxMemory{Limit: &size.Memory, Swap: &size.MemorySwap},
+		Memory:  &specs.LinuxMemory{Limit: &ram, Swap: &size.MemorySwap},
 		CPU:     &specs.LinuxCPU{Shares: &shares},
 		Pids:    &specs.LinuxPids{Limit: &pids},
 		Devices: devices(),
@@ -254,9 +255,10 @@ func limitsV1(size manifold.Size) *specs.LinuxResources {
 }
 
 func limitsV2(size manifold.Size) *cgroup2.Resources {
-	weight, swap := uint64(min(100*size.Shares, 10_000)), size.MemorySwap-size.Memory
+	weight := uint64(min(100*size.Shares, 10_000))
+	ram, swap := splitMemory(size, hostSwap())
 	return &cgroup2.Resources{
-		Memory:  &cgroup2.Memory{Max: &size.Memory, Swap: &swap},
+		Memory:  &cgroup2.Memory{Max: &ram, Swap: &swap},
 		CPU:     &cgroup2.CPU{Weight: &weight},
 		Pids:    &cgroup2.Pids{Max: int64(size.Processes)},
 		Devices: devices(),

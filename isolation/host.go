@@ -67,6 +67,9 @@ func Open(cfg Config) (*Host, error) {
 	if h.launcher, err = sealLauncher(); err != nil {
 		return nil, err
 	}
+	if warning := swapWarning(hostSwap()); warning != "" {
+		cfg.Log.Warn(warning)
+	}
 	return h, nil
 }
 

@@ -73,7 +73,8 @@ type Exit struct {
 	Expired bool      // TTL ended it
 	At      time.Time // when its first process ended
 	Lines   uint64    // log lines written
-	Memory  *boot.OOM // where the memory went, if PID 1 saw the kill
+	Peak    int64     // OOM: the most RAM and swap it held, in bytes; 0 if not known
+	Memory  *boot.OOM // OOM: where the memory went, if PID 1 saw the kill
 }
 
 var (
