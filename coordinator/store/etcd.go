@@ -158,6 +158,11 @@ func (e *etcd) watchOnce(ctx context.Context, prefix string, notices chan<- stru
 		if err := change.Err(); err != nil {
 			return err
 		}
+		// etcd tells watchers a moment before its own readers can see the
+		// change. A read by way of the raft log waits until they can.
+		if _, err := e.client.Get(ctx, prefix); err != nil {
+			return err
+		}
 		select {
 		case notices <- struct{}{}:
 		default: // one is waiting already

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"reflect"
 	"testing"
 	"time"
@@ -42,5 +43,31 @@ func TestPlacements(t *testing.T) {
 	}
 	if got := must(s.Placements(t.Context()))(t); len(got) != 0 {
 		t.Errorf("left: %v", got)
+	}
+}
+
+// Who reads at a token must see the change it stands for: there is no other
+// token for it. etcd tells watchers a moment before its own readers can see.
+func TestATokenComesAfterItsChange(t *testing.T) {
+	s := open(t, t.TempDir())
+	changes := s.Changes(t.Context())
+	<-changes // the first says that the watch began
+	for i := range 300 {
+		id := fmt.Sprintf("p%03d", i)
+		wrote := make(chan error, 1)
+		go func() {
+			wrote <- s.PutPlacement(t.Context(), Placement{Assignment: manifold.Assignment{ID: id}})
+		}()
+		<-changes
+		all, err := s.Placements(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(all) != i+1 {
+			t.Fatalf("at the token of write %d a reader saw %d", i+1, len(all))
+		}
+		if err := <-wrote; err != nil {
+			t.Fatal(err)
+		}
 	}
 }
