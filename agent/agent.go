@@ -23,7 +23,6 @@ package agent
 
 import (
 	"context"
-	"fmt"
 	"log/slog"
 	"path/filepath"
 	"runtime"
@@ -164,12 +163,8 @@ func (a *agent) begin() error {
 	if err := a.loadDesired(); err != nil {
 		return err
 	}
-	named, err := a.adopt()
-	if err != nil {
+	if err := a.adopt(); err != nil {
 		return err
-	}
-	if err := a.ship.recover(named, time.Now()); err != nil {
-		return fmt.Errorf("look for unshipped logs: %w", err)
 	}
 	a.reconcile()
 	return nil

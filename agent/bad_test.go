@@ -211,12 +211,13 @@ func TestSecretsStayOutOfLogsAndModes(t *testing.T) {
 		var log bytes.Buffer
 		a := fakeAssignment()
 		a.Env = map[string]string{"TOKEN": "s3cr3t"}
-		agent := w.start()
-		agent.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		w.log = slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+		w.start()
 		w.want(a)
 		time.Sleep(time.Second)
 		w.want()
 		time.Sleep(time.Second)
+		w.stop()
 		if strings.Contains(log.String(), "s3cr3t") {
 			t.Errorf("the log tells a config var:\n%s", log.String())
 		}

@@ -3,7 +3,9 @@ package agent
 import (
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net/http"
+	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -194,4 +196,44 @@ func TestTeardownBringsTheSameBack(t *testing.T) {
 		}
 	}
 	r.setDown(false)
+}
+
+// TestChurnUnderKills changes what is desired all the time and kills the
+// agent at random moments. In the end exactly what is desired runs.
+func TestChurnUnderKills(t *testing.T) {
+	r := newRig(t)
+	random := rand.New(rand.NewPCG(1, uint64(time.Now().UnixNano())))
+	var wanted []manifold.Assignment
+	for round := range 25 {
+		for range 1 + random.IntN(3) {
+			if len(wanted) > 5 || len(wanted) > 0 && random.IntN(2) == 0 {
+				i := random.IntN(len(wanted))
+				wanted = slices.Delete(slices.Clone(wanted), i, i+1)
+				continue
+			}
+			a := r.assignment(`echo start; exec sleep 1000`)
+			a.Dyno = fmt.Sprintf("worker.%d", round+1)
+			wanted = append(slices.Clone(wanted), a)
+		}
+		r.want(wanted...)
+		time.Sleep(time.Duration(random.IntN(250)) * time.Millisecond)
+		r.end(syscall.SIGKILL)
+		r.start()
+	}
+	runs := map[string]bool{}
+	for _, a := range wanted {
+		d := r.awaitState(a.ID, manifold.StateUp)
+		runs[d.Run] = true
+		if d.Crashes != 0 {
+			t.Errorf("%s crashed %d times: %+v", a.Dyno, d.Crashes, d.Result)
+		}
+		r.awaitLine(d.Run, "app", "start")
+		if n := len(r.lines(d.Run, "app")); n != 1 {
+			t.Errorf("%s said %d lines", a.Dyno, n)
+		}
+	}
+	eventually(t, "only what is desired", func() bool {
+		boxes, _ := filepath.Glob(filepath.Join(r.dir, "home", "agent", "runs", "*-*-*-*-*"))
+		return len(boxes) == len(wanted) && len(r.ps()) == len(wanted)
+	}, func() string { return fmt.Sprintf("%+v", r.ps()) })
 }

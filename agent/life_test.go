@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -83,9 +84,9 @@ func TestSlowFetchHoldsUpNobody(t *testing.T) {
 
 func TestFetchWaitsForTheCoordinator(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
-		away := true
+		var back atomic.Bool
 		w.images.fetch = func(context.Context, manifold.Image) error {
-			if away {
+			if !back.Load() {
 				return errors.New("connection refused")
 			}
 			return nil
@@ -97,7 +98,7 @@ func TestFetchWaitsForTheCoordinator(t *testing.T) {
 		if d := w.dyno(a); d.State != manifold.StateStarting || d.Crashes != 0 {
 			t.Errorf("without the coordinator it is %+v", d)
 		}
-		away = false
+		back.Store(true)
 		time.Sleep(11 * time.Second)
 		if d := w.dyno(a); d.State != manifold.StateUp {
 			t.Errorf("with the coordinator it is %+v", d)

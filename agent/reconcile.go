@@ -115,27 +115,32 @@ func (a *agent) startDriver(rec *record, found box) {
 	})
 }
 
-// adopt takes over what an agent before this one left: records and boxes.
-// Boxes that no record names are killed and removed. It returns the runs that
-// records name.
-func (a *agent) adopt() (named map[string]bool, err error) {
+// adopt takes over what an agent before this one left: records, boxes, logs.
+// Boxes that no record names are killed and removed.
+func (a *agent) adopt() error {
 	records, err := a.shelf.load()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	boxes, err := a.boxes.Boxes()
 	if err != nil {
-		return nil, fmt.Errorf("look for running dynos: %w", err)
+		return fmt.Errorf("look for running dynos: %w", err)
 	}
 	byRun := make(map[string]box, len(boxes))
 	for _, b := range boxes {
 		byRun[b.Run()] = b
 	}
-	named = make(map[string]bool, len(records))
+	named := make(map[string]bool, len(records))
+	for _, rec := range records {
+		named[rec.Dyno.Run] = true
+	}
+	// Before any driver runs: it might begin a run that is not in named.
+	if err := a.ship.recover(named, time.Now()); err != nil {
+		return fmt.Errorf("look for unshipped logs: %w", err)
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	for _, rec := range records {
-		named[rec.Dyno.Run] = true
 		found := byRun[rec.Dyno.Run]
 		delete(byRun, rec.Dyno.Run)
 		a.log.Info("adopted", "app", rec.Assignment.AppName, "dyno", rec.Assignment.Dyno, "run", rec.Dyno.Run,
@@ -146,7 +151,7 @@ func (a *agent) adopt() (named map[string]bool, err error) {
 		a.log.Warn("a box that no record names is killed and removed", "run", run)
 		a.work.Go(func() { a.discard(b) })
 	}
-	return named, nil
+	return nil
 }
 
 // discard kills a box and removes it.

@@ -173,6 +173,12 @@ func (r *rig) teardown() {
 }
 
 func (r *rig) cleanUp() {
+	defer func() {
+		if r.t.Failed() {
+			r.t.Logf("the agent's log:\n%s", r.agentLog())
+		}
+		r.log.Close()
+	}()
 	if r.agent == nil {
 		r.start()
 	}
@@ -181,11 +187,6 @@ func (r *rig) cleanUp() {
 		r.t.Errorf("left behind on this host:\n%s", left)
 	}
 	r.server.CloseClientConnections()
-	if r.t.Failed() {
-		text, _ := os.ReadFile(r.log.Name())
-		r.t.Logf("the agent's log:\n%s", text)
-	}
-	r.log.Close()
 }
 
 // left lists what is on the host of this instance's.

@@ -61,7 +61,7 @@ func TestLinesOfABusyAndAQuietDyno(t *testing.T) {
 		if n := len(w.shipped(quiet)); n != 1 {
 			t.Errorf("%d lines of the quiet one", n)
 		}
-		for i, b := range w.up.batch {
+		for i, b := range w.up.batches() {
 			lines, bytes := 0, 0
 			for _, s := range b.Streams {
 				lines += len(s.Lines)
@@ -100,13 +100,11 @@ func TestCoordinatorThatRefusesABatchForGood(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		w.start()
 		l, out := w.logOf(fakeAssignment())
-		w.up.fail = &manifold.StatusError{Status: 400}
+		w.up.setFail(&manifold.StatusError{Status: 400})
 		out.Append(time.Now(), []byte("poison"))
 		w.agent.ship.touchAll()
 		time.Sleep(time.Second)
-		w.up.mu.Lock()
-		w.up.fail = nil
-		w.up.mu.Unlock()
+		w.up.setFail(nil)
 		out.Append(time.Now(), []byte("water"))
 		w.agent.ship.touchAll()
 		time.Sleep(time.Second)
@@ -121,7 +119,7 @@ func TestCoordinatorThatRefusesABatchForGood(t *testing.T) {
 func TestLogsOfACoordinatorAwayForWeeks(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		w.start()
-		w.up.fail = errors.New("connection refused")
+		w.up.setFail(errors.New("connection refused"))
 		old, out := w.logOf(fakeAssignment())
 		out.Append(time.Now(), []byte("old"))
 		w.agent.ship.finish(old, time.Now())
@@ -133,9 +131,7 @@ func TestLogsOfACoordinatorAwayForWeeks(t *testing.T) {
 		if _, err := os.Stat(old.dir); err == nil {
 			t.Error("a log was kept for longer than its time")
 		}
-		w.up.mu.Lock()
-		w.up.fail = nil
-		w.up.mu.Unlock()
+		w.up.setFail(nil)
 		time.Sleep(time.Minute)
 		if lines := w.shipped(young); len(lines) != 1 || lines[0].Text != "young" {
 			t.Errorf("of the young one came %+v", lines)
@@ -158,7 +154,7 @@ func TestShipperGoesOnWhereItWas(t *testing.T) {
 		time.Sleep(time.Second)
 		dir := l.appDir
 		w.stop()
-		w.up.batch = nil
+		w.up.batches()
 		w.start()
 		again, err := w.agent.ship.open(a, l.meta.Run, false)
 		if err != nil || again == nil {
@@ -168,8 +164,8 @@ func TestShipperGoesOnWhereItWas(t *testing.T) {
 		out.Append(time.Now(), []byte("after"))
 		w.agent.ship.touchAll()
 		time.Sleep(time.Second)
-		if n := len(w.up.batch); n != 1 || len(w.up.batch[0].Streams) != 1 || len(w.up.batch[0].Streams[0].Lines) != 1 {
-			t.Errorf("after a restart it sent %+v", w.up.batch)
+		if list := w.up.batches(); len(list) != 1 || len(list[0].Streams) != 1 || len(list[0].Streams[0].Lines) != 1 {
+			t.Errorf("after a restart it sent %+v", list)
 		}
 	})
 }
