@@ -154,7 +154,7 @@ type LogBatch struct {
 // LogStream is some lines of one stream, in order. A gap in the numbers is
 // lines that were dropped at the source for want of room.
 type LogStream struct {
-	ID         string    `json:"id"` // run id + "/" + Source, or a router's id + "/" + app
+	ID         string    `json:"id"` // run id + "/" + Source, or a router's id + "/" + app + "/" + when it began
 	App        string    `json:"app"`
 	Assignment string    `json:"assignment,omitempty"`
 	Source     string    `json:"source"`  // SourceApp or SourceHeroku
