@@ -107,6 +107,20 @@ func TestResentLinesAreDroppedAlsoAfterRestart(t *testing.T) {
 	same(t, recent(t, h, Filter{}, 100), "app[web.1]: 1", "app[web.1]: 2", "app[web.1]: 3", "app[web.1]: 4", "app[web.1]: 5")
 }
 
+// TestQuietStreamIsRemembered though its last line left the buffer long ago.
+func TestQuietStreamIsRemembered(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, dir)
+	add(t, h, numbered("quiet/app", "web.1", 1, 10))
+	for n := uint64(1); n <= 100_000; n += 5000 {
+		add(t, h, numbered("busy/app", "web.2", n, n+4999))
+	}
+	h.Close()
+	h = open(t, dir)
+	add(t, h, numbered("quiet/app", "web.1", 10, 11))
+	same(t, recent(t, h, Filter{}, 2), "app[web.2]: 100000", "app[web.1]: 11")
+}
+
 func TestGapBecomesOneLineWithTheCount(t *testing.T) {
 	h := open(t, t.TempDir())
 	add(t, h, numbered("r1/app", "web.1", 1, 1))

@@ -343,23 +343,18 @@ func (x *exchange) dropConn() {
 // fail answers with an error page if nothing was sent yet, and returns the
 // failure to be logged.
 func (x *exchange) fail(f *failure) *failure {
-	if f.code == "" || !x.headSent {
-		x.status = f.status
-	}
+	x.status = f.status
 	if x.headSent || f.status == 499 || f == h24 {
 		x.last = true
-		x.status = f.status
 		return f
 	}
+	x.last = x.last || x.req.Minor == 0
 	shown := *f
 	if shown.page == nil {
 		shown.page = pageApp
 	}
-	if _, err := x.client.bw.Write(shown.render(x.req.Method, x.id, x.last)); err == nil {
-		err = x.client.bw.Flush()
-		if err != nil {
-			x.last = true
-		}
+	if _, err := x.client.out.Write(shown.render(x.req.Method, x.id, x.last)); err != nil {
+		x.last = true
 	}
 	return f
 }

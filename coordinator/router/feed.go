@@ -77,16 +77,18 @@ func (f *feed) run(ctx context.Context) {
 
 // follow applies each table that comes. While none does, the last stays.
 func (f *feed) follow(ctx context.Context, link *manifold.Link) {
+	said := false
 	for pause := 100 * time.Millisecond; ctx.Err() == nil; pause = min(2*pause, 5*time.Second) {
 		err := link.Stream(ctx, "/fleet/v1/routes", func(raw []byte) error {
-			pause = 100 * time.Millisecond
+			pause, said = 100*time.Millisecond, false
 			f.take(raw)
 			return nil
 		})
-		if ctx.Err() == nil {
-			f.log.Warn("lost the coordinator; serving on from the last route table", "err", err)
-			sleep(ctx, pause/2+rand.N(pause))
+		if ctx.Err() == nil && !said {
+			f.log.Warn("the coordinator is away; serving on from the last route table", "err", err)
+			said = true
 		}
+		sleep(ctx, pause/2+rand.N(pause))
 	}
 }
 

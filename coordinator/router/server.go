@@ -15,6 +15,9 @@ import (
 	"manifold/coordinator/router/http1"
 )
 
+// writers are lent to clients, most of which are idle most of the time.
+var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 8<<10) }}
+
 // server takes clients' connections.
 type server struct {
 	ctx    context.Context // of dialling; ends when open requests are cut off
@@ -35,7 +38,7 @@ type client struct {
 	conn  net.Conn
 	out   deadlineWriter
 	br    *bufio.Reader
-	bw    *bufio.Writer
+	bw    *bufio.Writer // during a request
 	req   http1.Request
 	res   http1.Response
 	addr  string // without port
@@ -145,7 +148,7 @@ func (s *server) shutdown(patience time.Duration, cut context.CancelFunc) {
 
 func (c *client) serve() {
 	defer c.conn.Close()
-	c.br, c.bw = bufio.NewReader(c.conn), bufio.NewWriterSize(c.out, 8<<10)
+	c.br = bufio.NewReader(c.conn)
 	t := &c.srv.cfg.Timeouts
 	wait := t.Header // for the first request; then an idle connection's time
 	for {
@@ -169,7 +172,10 @@ func (c *client) serve() {
 		_ = c.conn.SetReadDeadline(time.Time{})
 		x := &exchange{client: c, srv: c.srv, req: &c.req, res: &c.res, body: c.req.Body(c.br), start: time.Now()}
 		c.x.Store(x)
+		c.bw = writers.Get().(*bufio.Writer)
+		c.bw.Reset(c.out)
 		more := x.run()
+		writers.Put(c.bw)
 		c.x.Store(nil)
 		if !more {
 			if !x.body.Done() && x.status != 499 && x.status != 101 {

@@ -2,6 +2,7 @@ package router
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"strconv"
 	"sync"
@@ -10,12 +11,15 @@ import (
 	"manifold"
 )
 
-// How many log lines wait for the coordinator. Beyond it they are dropped;
-// their numbers are used all the same, so the coordinator says how many.
+// How much waits for the coordinator, in bytes of text and what a line costs
+// beside it. Lines beyond it are dropped; their numbers are used all the same,
+// so the coordinator says how many. JSON can make six bytes of one, and a
+// batch must still fit into manifold.MaxWireBody.
 const (
-	maxQueuedOfApp = 2_000
-	maxQueued      = 20_000
-	maxBatch       = 2_000
+	maxQueuedOfApp = 2 << 20
+	maxQueued      = 16 << 20
+	maxBatch       = 2 << 20
+	lineCost       = 100
 	batchEvery     = 100 * time.Millisecond
 	streamForget   = time.Hour
 )
@@ -28,7 +32,7 @@ type shipper struct {
 
 	mu      sync.Mutex
 	streams map[string]*stream // by app
-	queued  int
+	queued  int                // cost of all lines
 }
 
 // stream is one app's lines. Its id tells one start of the router, and of the
@@ -38,8 +42,11 @@ type stream struct {
 	start string
 	seq   uint64
 	lines []manifold.LogLine
+	cost  int // of lines
 	last  time.Time
 }
+
+func cost(l manifold.LogLine) int { return len(l.Text) + lineCost }
 
 func newShipper(log *slog.Logger) *shipper {
 	return &shipper{log: log, wake: make(chan struct{}, 1), streams: map[string]*stream{}}
@@ -54,10 +61,11 @@ func (s *shipper) add(app string, now time.Time, text string) {
 	}
 	st.seq++
 	st.last = now
-	full := s.queued >= maxQueued || len(st.lines) >= maxQueuedOfApp
-	if !full {
-		st.lines = append(st.lines, manifold.LogLine{Seq: st.seq, Time: now, Text: text})
-		s.queued++
+	line := manifold.LogLine{Seq: st.seq, Time: now, Text: text}
+	if c := cost(line); s.queued+c <= maxQueued && st.cost+c <= maxQueuedOfApp {
+		st.lines = append(st.lines, line)
+		st.cost += c
+		s.queued += c
 	}
 	s.mu.Unlock()
 	select {
@@ -72,15 +80,18 @@ func (s *shipper) batch(router string) (batch manifold.LogBatch) {
 	defer s.mu.Unlock()
 	now := time.Now()
 	room := maxBatch
-	for app, st := range s.streams {
-		n := min(len(st.lines), room)
+	for app, st := range s.streams { // in an order that changes, so each gets its turn
+		n := 0
+		for n < len(st.lines) && room > 0 {
+			room -= cost(st.lines[n])
+			n++
+		}
 		if n == 0 {
 			if len(st.lines) == 0 && now.Sub(st.last) > streamForget {
 				delete(s.streams, app)
 			}
 			continue
 		}
-		room -= n
 		batch.Streams = append(batch.Streams, manifold.LogStream{
 			ID: router + "/" + app + "/" + st.start, App: app,
 			Source: manifold.SourceHeroku, Process: "router", Lines: st.lines[:n:n],
@@ -95,11 +106,11 @@ func (s *shipper) sent(batch manifold.LogBatch) {
 	defer s.mu.Unlock()
 	for _, b := range batch.Streams {
 		st := s.streams[b.App]
-		n := len(b.Lines)
-		s.queued -= n
-		if st.lines = append([]manifold.LogLine(nil), st.lines[n:]...); len(st.lines) == 0 {
-			st.lines = nil
+		for _, l := range b.Lines {
+			st.cost -= cost(l)
+			s.queued -= cost(l)
 		}
+		st.lines = append([]manifold.LogLine(nil), st.lines[len(b.Lines):]...)
 	}
 }
 
@@ -143,11 +154,16 @@ func (s *shipper) send(ctx context.Context, link *manifold.Link, router string) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()
-	if err := link.Post(ctx, "/fleet/v1/logs", batch); err != nil {
-		return err
+	err := link.Post(ctx, "/fleet/v1/logs", batch)
+	var answer *manifold.StatusError
+	if errors.As(err, &answer) && (answer.Status == 400 || answer.Status == 413 || answer.Status == 422) {
+		s.log.Error("dropped log lines that the coordinator does not take", "err", err)
+		err = nil // sending them again would not mend it
 	}
-	s.sent(batch)
-	return nil
+	if err == nil {
+		s.sent(batch)
+	}
+	return err
 }
 
 // sleep waits for d or the end of ctx.

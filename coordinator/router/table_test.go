@@ -276,10 +276,13 @@ func TestStaleConnections(t *testing.T) {
 	}
 }
 
-// TestUnaskedBytesOnAKeptConnection must not become the next one's answer.
+// TestUnaskedBytesOnAKeptConnection must not become the next one's answer,
+// whether they come with the last answer or after it.
 func TestUnaskedBytesOnAKeptConnection(t *testing.T) {
+	const evil = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 	r := newRig(t, nil)
-	r.routes(nil, rawDyno(t, func(c net.Conn, br *bufio.Reader) {
+	later := make(chan net.Conn, 1)
+	addr := rawDyno(t, func(c net.Conn, br *bufio.Reader) {
 		for {
 			req, err := http.ReadRequest(br)
 			if err != nil {
@@ -287,17 +290,47 @@ func TestUnaskedBytesOnAKeptConnection(t *testing.T) {
 			}
 			text := "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n" + req.URL.Path
 			if req.URL.Path == "/a" {
-				text += "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+				text += evil
 			}
-			fmt.Fprint(c, text) // at once: what comes later nobody can tell from an answer
+			fmt.Fprint(c, text)
+			if req.URL.Path == "/l" {
+				later <- c
+			}
 		}
-	}))
-	for range 20 {
-		for _, path := range []string{"/a", "/b"} {
+	})
+	r.routes(nil, addr)
+	d := r.srv.tables.dynos["run-"+addr+" "+addr]
+	for range 5 {
+		for _, path := range []string{"/a", "/b", "/l"} {
 			if _, body := r.get(path); body != path {
 				t.Fatalf("%q for %q", body, path)
 			}
 		}
+		until(t, "the connection to be put away", func() bool { return d.open.Load() == 0 })
+		fmt.Fprint(<-later, evil)
+		until(t, "the bytes to arrive", func() bool {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			return len(d.idle) > 0 && !d.idle[len(d.idle)-1].quiet()
+		})
+	}
+}
+
+// TestWithdrawnDynoTakesNoRequest is the moment between a look at the old
+// table and the request's start.
+func TestWithdrawnDynoTakesNoRequest(t *testing.T) {
+	drained := 0
+	d := newDyno(manifold.Backend{Run: "r"}, func() { drained++ })
+	if !d.acquire() {
+		t.Fatal("not withdrawn yet")
+	}
+	d.withdraw()
+	if d.acquire() || d.open.Load() != 1 || drained != 0 {
+		t.Fatal("it took a request", d.open.Load(), drained)
+	}
+	d.release()
+	if d.open.Load() != 0 || drained != 1 {
+		t.Fatal(d.open.Load(), drained)
 	}
 }
 
