@@ -47,7 +47,6 @@ type buffer struct {
 	refs     uint64 // highest ref given in the last segment
 	tails    map[*Tail]struct{}
 	lost     uint64 // lines of Write that could not be written
-	room     []byte // for records, kept between writes
 }
 
 type segment struct {
@@ -130,6 +129,9 @@ func (b *buffer) resume() error {
 	return nil
 }
 
+// rooms are lent to whoever makes records, so that no app keeps one.
+var rooms = sync.Pool{New: func() any { return new([]byte) }}
+
 // append adds what is new in s.
 func (b *buffer) append(s manifold.LogStream, now time.Time) error {
 	p := b.streams[s.ID]
@@ -138,11 +140,13 @@ func (b *buffer) append(s manifold.LogStream, now time.Time) error {
 	}
 	source, process := word(s.Source), word(s.Process)
 	seq, since := p.seq, p.at
+	room := rooms.Get().(*[]byte)
+	defer rooms.Put(room)
 	for lines := s.Lines; len(lines) > 0; {
 		if err := b.roll(now); err != nil {
 			return err
 		}
-		id, ref, rec := b.next, p.ref, b.room[:0]
+		id, ref, rec := b.next, p.ref, (*room)[:0]
 		if ref == 0 {
 			ref = b.refs + 1
 			rec = appendStream(rec, ref, p.seq, now, s.ID)
@@ -165,6 +169,7 @@ func (b *buffer) append(s manifold.LogStream, now time.Time) error {
 			}
 			seq, since = l.Seq, at
 		}
+		*room = rec
 		if len(rec) == start {
 			return nil // all of it was here already
 		}
@@ -184,7 +189,7 @@ func (b *buffer) note(source, process string, lines []string, now time.Time) err
 		b.lost += uint64(len(lines))
 		return err
 	}
-	id, rec := b.next, b.room[:0]
+	id, rec := b.next, []byte(nil)
 	if b.lost > 0 {
 		rec = appendLine(rec, id, now, 0, 0, manifold.SourceHeroku, "logplex", overflow(b.lost, time.Time{}, now))
 		id++
@@ -212,10 +217,6 @@ func overflow(n uint64, since, now time.Time) string {
 // write puts whole records behind the last segment's end; next is the id
 // after them. On an error nothing was added.
 func (b *buffer) write(rec []byte, next uint64) error {
-	b.room = rec[:0]
-	if cap(b.room) > 64<<10 {
-		b.room = nil // thousands of apps: do not keep one burst's room
-	}
 	last := &b.segments[len(b.segments)-1]
 	if _, err := b.file.WriteAt(rec, last.size); err != nil {
 		_ = b.file.Truncate(last.size) // else load would read the torn part; it copes with that too

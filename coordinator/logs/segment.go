@@ -17,7 +17,7 @@ func (b *buffer) roll(now time.Time) error {
 	}
 	b.pruneStreams()
 	ids := slices.Collect(maps.Keys(b.streams))
-	rec := append(b.room[:0], header...)
+	rec := []byte(header)
 	for i, id := range ids {
 		rec = appendStream(rec, uint64(i+1), b.streams[id].seq, b.streams[id].at, id)
 	}
@@ -103,7 +103,7 @@ func (b *buffer) unload() {
 	if b.file != nil {
 		b.file.Close()
 	}
-	b.file, b.segments, b.streams, b.room, b.loaded = nil, nil, nil, nil, false
+	b.file, b.segments, b.streams, b.loaded = nil, nil, nil, false
 }
 
 // expire removes what is past keepTime, the last segment too if nothing was

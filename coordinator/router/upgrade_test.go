@@ -149,7 +149,7 @@ func TestUpgradeIsEndedWhenBothAreSilent(t *testing.T) {
 
 func TestUpgradeRefusedByTheApp(t *testing.T) {
 	r := newRig(t, nil)
-	r.routes(nil, dynoServer(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", 403) }))
+	r.routes(nil, dynoServer(t, func(w http.ResponseWriter, _ *http.Request) { http.Error(w, "no", http.StatusForbidden) }))
 	_, br := r.dial(handshake + "GET / HTTP/1.1\r\nHost: " + appHost + "\r\n\r\n")
 	for range 2 { // and the connection is good for another request
 		if res, body := answer(t, br, "GET"); res.StatusCode != 403 || body != "no\n" {
