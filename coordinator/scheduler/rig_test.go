@@ -357,6 +357,26 @@ func backends(table manifold.RouteTable, app string) (runs []string) {
 	return runs
 }
 
+// neverBare checks every table there was: once an app had a backend, it has
+// one for as long as web dynos are wanted.
+func (rt *router) neverBare(app string) {
+	rt.r.t.Helper()
+	rt.mu.Lock()
+	defer rt.mu.Unlock()
+	had := false
+	for i, table := range rt.tables {
+		for _, route := range table.Routes {
+			if route.App != app || route.WebQuantity == 0 {
+				continue
+			}
+			if had && len(route.Backends) == 0 {
+				rt.r.t.Errorf("table %d of %d routes to nothing: %+v", i+1, len(rt.tables), route)
+			}
+			had = had || len(route.Backends) > 0
+		}
+	}
+}
+
 func (rt *router) routesTo(app, assignment string) bool {
 	return strings.Contains(strings.Join(rt.backends(app), " "), assignment)
 }
