@@ -264,6 +264,11 @@ func (p *instance) visit(app, path string) (status int, body string, err error) 
 // answers waits until the app answers 200 with a body that contains want.
 func (p *instance) answers(t *testing.T, app, path, want string) (body string) {
 	t.Helper()
+	defer func() {
+		if t.Failed() {
+			t.Logf("log of %s: %v", app, p.logContains(t, app, "no such line: show all"))
+		}
+	}()
 	took := eventually(t, 90*time.Second, func() error {
 		status, text, err := p.visit(app, path)
 		if err != nil {

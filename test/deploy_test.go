@@ -39,29 +39,25 @@ func TestPushAndServe(t *testing.T) {
 }
 
 // Apps that were not written for this platform, as their authors published
-// them: PeerServer (Express with seven packages of its own choice, WebSocket) and
-// Prometheus' blackbox exporter (Go, 13 modules).
+// them: mountebank (Express with 22 packages of its own choice) and
+// Prometheus' blackbox exporter (Go, 13 modules). Both take their port as a
+// flag, so a Procfile is what is added to them.
 func TestThirdParty(t *testing.T) {
 	t.Run("express", func(t *testing.T) {
 		p := platform(t)
-		// Its package.json has a start script that reads PORT: no Procfile.
 		dir := t.TempDir()
-		unpackNPM(t, "peer@1.0.2", dir)
+		unpackNPM(t, "mountebank@2.9.1", dir)
+		write(t, dir, map[string]string{"Procfile": "web: bin/mb start --port $PORT --nologfile\n"})
 		commit(t, dir)
 		app := p.createApp(t)
 		p.push(t, dir, app)
-		var who struct{ Name string }
-		if err := json.Unmarshal([]byte(p.answers(t, app, "/", "PeerJS")), &who); err != nil {
-			t.Error(err)
-		}
-		id := p.answers(t, app, "/peerjs/id", "-")
-		t.Logf("%s drew the peer id %s", who.Name, id)
+		p.answers(t, app, "/config", `"version": "2.9.1"`)
+		p.answers(t, app, "/", `"_links"`)
 	})
 	t.Run("go", func(t *testing.T) {
 		p := platform(t)
 		dir := t.TempDir()
 		unpackGo(t, "github.com/prometheus/blackbox_exporter@v0.25.0", dir)
-		// It takes its port as a flag, so it needs to be told $PORT.
 		write(t, dir, map[string]string{"Procfile": "web: blackbox_exporter --web.listen-address=:$PORT --config.file=blackbox.yml\n"})
 		commit(t, dir)
 		app := p.createApp(t)

@@ -1,0 +1,59 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"syscall"
+)
+
+// boot runs the guest until it powers off, or ctx ends. What it says on its
+// results port goes to results as it comes; the console to a file.
+//
+// The processor is emulated (TCG): it needs no /dev/kvm, runs anywhere and is
+// some ten times slower. Disks are written to copies that vanish.
+func boot(ctx context.Context, img image, work, console string, results io.Writer) error {
+	swap := filepath.Join(filepath.Dir(work), "swap")
+	if err := os.WriteFile(swap, nil, 0o600); err != nil {
+		return err
+	}
+	if err := os.Truncate(swap, 1<<30); err != nil {
+		return err
+	}
+	drive := func(file, serial string) string {
+		return "file=" + file + ",format=raw,if=virtio,snapshot=on,cache=unsafe,serial=" + serial
+	}
+	cmd := exec.CommandContext(ctx, "nice", "-n", "10", "qemu-system-x86_64",
+		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
+		"-nodefaults", "-nographic", "-no-reboot", "-nic", "none",
+		"-kernel", img.kernel, "-initrd", img.initrd,
+		"-append", "console=ttyS0 root=/dev/vda rw panic=-1 mitigations=off fsck.mode=skip loglevel=5 systemd.show_status=no",
+		"-drive", drive(img.disk, "root"), "-drive", drive(work, "work"), "-drive", drive(swap, "swap"),
+		"-serial", "file:"+console,
+		"-device", "virtio-serial", "-chardev", "stdio,id=results,signal=off", "-device", "virtserialport,chardev=results,name=results",
+	)
+	said, err := os.Create(filepath.Join(filepath.Dir(work), "qemu.log"))
+	if err != nil {
+		return err
+	}
+	defer said.Close()
+	cmd.Stdout, cmd.Stderr = results, said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	ended := make(chan error)
+	go func() {
+		runtime.LockOSThread() // Pdeathsig fires at the end of the thread that forked (prctl(2))
+		err := cmd.Run()
+		runtime.UnlockOSThread()
+		ended <- err
+	}()
+	err = <-ended
+	if text, _ := os.ReadFile(said.Name()); err != nil {
+		return fmt.Errorf("the guest: %w: %s", errors.Join(context.Cause(ctx), err), text)
+	}
+	return nil
+}

@@ -1,0 +1,135 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"manifold/slugfs/stack"
+)
+
+// A suite of tests that the guest runs: those of a package, by its own test
+// program.
+type guestTests struct {
+	pkg  string
+	only string // -test.run; "" is all
+	tags string
+}
+
+// runs is what the guest runs, in this order. The first three are the
+// packages that build on what the kernel can do, the last knows systemd.
+var runs = []guestTests{
+	{pkg: "manifold/slugfs"},
+	{pkg: "manifold/isolation"},
+	{pkg: "manifold/agent", only: "^(TestDynoRunsAndStops|TestWebDynoIsUpWhenItListens|TestAgentDies|TestTeardownBringsTheSameBack|TestJob.*)$"},
+	{pkg: "manifold/test/vm/guest", tags: "guest"},
+}
+
+// Marks around each program's output on its way home.
+const (
+	beginMark = "@@ begin "
+	endMark   = "@@ end "
+)
+
+// makeWork makes the second disk: test programs, our own programs and units,
+// a stack, and the script that runs it all.
+//
+//	run              the script
+//	tests/<package>  test programs, slashes as dashes
+//	probes/          what isolation's tests run inside dynos
+//	bin/ units/      the platform
+//	stacks/          the tiny stack
+func makeWork(ctx context.Context, repo, cache, disk string) error {
+	dir, err := os.MkdirTemp(filepath.Dir(disk), "work-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	if err := run(ctx, repo, nil, "go", "generate", "./isolation"); err != nil {
+		return err
+	}
+	build, ctx := errgroup.WithContext(ctx)
+	build.SetLimit(2)
+	for _, t := range runs {
+		build.Go(func() error {
+			return goBuild(ctx, repo, "test", "-c", "-tags="+t.tags, "-o", filepath.Join(dir, "tests", program(t.pkg)), t.pkg)
+		})
+	}
+	build.Go(func() error { return goBuild(ctx, repo, "build", "-o", filepath.Join(dir, "bin")+"/", "./cmd/...") })
+	build.Go(func() error {
+		return goBuild(ctx, repo, "build", "-o", filepath.Join(dir, "probes")+"/", "./isolation/testdata/...")
+	})
+	build.Go(func() error { return copyStack(ctx, filepath.Join(cache, "stacks"), filepath.Join(dir, "stacks")) })
+	if err := build.Wait(); err != nil {
+		return err
+	}
+	if err := os.CopyFS(filepath.Join(dir, "units"), os.DirFS(filepath.Join(repo, "cmd", "units"))); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(dir, "run"), []byte(script()), 0o644); err != nil {
+		return err
+	}
+	if err := run(ctx, dir, nil, "truncate", "-s", "1G", disk); err != nil {
+		return err
+	}
+	return run(ctx, dir, nil, "mke2fs", "-q", "-t", "ext4", "-L", "work", "-E", "lazy_itable_init=1,nodiscard", "-d", dir, disk)
+}
+
+func goBuild(ctx context.Context, repo string, args ...string) error {
+	args = append([]string{"go", args[0], "-trimpath", "-ldflags=-s -w"}, args[1:]...)
+	return run(ctx, repo, []string{"CGO_ENABLED=0"}, args...)
+}
+
+func program(pkg string) string { return strings.ReplaceAll(pkg, "/", "-") }
+
+// copyStack brings the tiny stack, built if need be.
+func copyStack(ctx context.Context, from, to string) error {
+	tiny, err := stack.Build(ctx, "tiny", from, io.Discard)
+	if err != nil {
+		return err
+	}
+	names := []string{"tiny.json"}
+	for _, img := range tiny.Run {
+		names = append(names, strings.TrimPrefix(img.Digest, "sha256:")+".erofs")
+	}
+	if err := os.Mkdir(to, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	for _, name := range names {
+		if err := os.Link(filepath.Join(from, name), filepath.Join(to, name)); err == nil {
+			continue
+		}
+		if err := run(ctx, "", nil, "cp", filepath.Join(from, name), to); err != nil { // another filesystem
+			return err
+		}
+	}
+	return nil
+}
+
+// script runs in the guest as root. Its words reach the host by a port of
+// their own, so that the console keeps what kernel and systemd say.
+func script() string {
+	var s strings.Builder
+	s.WriteString(`exec >/dev/virtio-ports/results 2>&1 </dev/null
+cd /work
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root GOTRACEBACK=all
+export MANIFOLD_TEST_PROBES=/work/probes MANIFOLD_TEST_STACKS=/work/stacks MANIFOLD_TEST_WORK=/work
+mkswap -q /dev/disk/by-id/virtio-swap && swapon /dev/disk/by-id/virtio-swap
+`)
+	for _, t := range runs {
+		only := t.only
+		if only == "" {
+			only = "."
+		}
+		fmt.Fprintf(&s, "echo '%s%s'\ntimeout -k 10 600 tests/%s -test.v=test2json -test.run '%s' && status=0 || status=$?\necho; echo \"%s$status\"\n",
+			beginMark, t.pkg, program(t.pkg), only, endMark)
+	}
+	return s.String()
+}
