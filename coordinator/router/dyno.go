@@ -13,7 +13,7 @@ import (
 )
 
 // maxIdle bounds the idle connections kept to one dyno.
-const maxIdle = 64
+const maxIdle = 256
 
 // dyno is one run of a web dyno, from the first table that names it to the
 // end of its last request.
@@ -22,6 +22,7 @@ type dyno struct {
 	open      atomic.Int64 // requests in progress on it
 	withdrawn atomic.Bool  // no table in force names it
 	until     atomic.Int64 // end of quarantine, Unix nanoseconds
+	trust     atomic.Int32
 	drained   func()
 
 	mu   sync.Mutex
@@ -57,32 +58,83 @@ func (d *dyno) quarantine(until time.Time) { d.until.Store(until.UnixNano()) }
 
 func (d *dyno) quarantined(now time.Time) bool { return d.until.Load() > now.UnixNano() }
 
+// Whether a request that must not be sent twice may go on a kept connection.
+// It may if this dyno has shown that it keeps its connections open, and this
+// one was used a moment ago, well within any server's idle time. A dyno that
+// closed one without notice gets each of those requests on a fresh one.
+const (
+	trustUnknown int32 = iota
+	trusted            // a kept connection was good, or quiet after settled
+	distrusted
+)
+
+const (
+	settled = 20 * time.Millisecond // a server that closes after an answer has done so
+	recent  = time.Second
+)
+
 // reuse returns an idle connection that is still good, or nil. It was good a
-// moment ago; the dyno may close it at any time.
-func (d *dyno) reuse() *dynoConn {
+// moment ago; the dyno may close it at any time. Safe says that the request
+// may be sent once more if that happens.
+func (d *dyno) reuse(safe bool) *dynoConn {
+	if !safe && d.trust.Load() == trustUnknown {
+		d.judge()
+	}
 	for {
-		d.mu.Lock()
-		n := len(d.idle)
-		if n == 0 {
-			d.mu.Unlock()
+		c := d.take()
+		if c == nil {
 			return nil
 		}
-		c := d.idle[n-1]
-		d.idle[n-1] = nil
-		d.idle = d.idle[:n-1]
-		d.mu.Unlock()
-		if c.quiet() {
+		age := time.Since(c.idleSince)
+		quiet := c.quiet()
+		if !quiet && age < recent {
+			d.trust.Store(distrusted)
+		}
+		switch {
+		case !quiet:
+			c.Close()
+		case safe || d.trust.Load() == trusted && age < recent:
 			c.reused = true
 			return c
+		default:
+			d.keep(c, c.idleSince)
+			return nil
 		}
-		c.Close()
 	}
 }
 
+// judge looks at the connection that was kept for longest.
+func (d *dyno) judge() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.idle) == 0 || time.Since(d.idle[0].idleSince) < settled {
+		return
+	}
+	if d.idle[0].quiet() {
+		d.trust.Store(trusted)
+	} else {
+		d.trust.Store(distrusted)
+	}
+}
+
+func (d *dyno) take() *dynoConn {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	n := len(d.idle)
+	if n == 0 {
+		return nil
+	}
+	c := d.idle[n-1]
+	d.idle[n-1] = nil
+	d.idle = d.idle[:n-1]
+	return c
+}
+
 // keep puts a connection away for the next request.
-func (d *dyno) keep(c *dynoConn) {
+func (d *dyno) keep(c *dynoConn, since time.Time) {
 	c.x = nil
-	c.idleSince = time.Now()
+	c.idleSince = since
+	_ = c.SetReadDeadline(time.Time{}) // one that passed would make quiet fail
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.withdrawn.Load() || len(d.idle) >= maxIdle {

@@ -24,7 +24,8 @@ import (
 // once. A request holds its dyno from choose to end; tables may change
 // meanwhile. After the first byte of a request was written to a dyno it is
 // never sent again, but for one case: a safe request without a body, on a
-// connection that was kept from an earlier one and gave no answer.
+// connection that was kept from an earlier one and gave no answer. Other
+// requests go on such a connection only where it can be trusted (dyno.reuse).
 type exchange struct {
 	client *client
 	srv    *server
@@ -90,6 +91,11 @@ func (x *exchange) serve() *failure {
 			return f
 		}
 		f := x.exchange()
+		if f == h13 && x.conn.reused {
+			x.dyno.trust.Store(distrusted)
+		} else if x.conn.reused {
+			x.dyno.trust.CompareAndSwap(trustUnknown, trusted)
+		}
 		if f != h13 || !x.conn.reused || !x.safe() {
 			return f
 		}
@@ -139,7 +145,6 @@ const maxTries = 10
 func (x *exchange) choose() *failure {
 	var tried []*dyno
 	var refusal *failure
-	x.single = !x.safe() || x.req.Upgrade != ""
 	end := x.start.Add(x.srv.cfg.Timeouts.Boot)
 	for pause := 10 * time.Millisecond; ; {
 		t := x.srv.tables.current.Load()
@@ -191,9 +196,10 @@ func (x *exchange) connectTo(d *dyno) error {
 	began := time.Now()
 	x.dynoName = d.Dyno
 	var c *dynoConn
-	if !x.single && !x.fresh {
-		c = d.reuse()
+	if x.req.Upgrade == "" && !x.fresh {
+		c = d.reuse(x.safe())
 	}
+	x.single = x.req.Upgrade != "" || !x.safe() && d.trust.Load() == distrusted
 	if c == nil {
 		var err error
 		if c, err = d.dial(x.srv.ctx, x.srv.cfg.Timeouts.Connect); err != nil {
@@ -325,7 +331,7 @@ func (x *exchange) end(ok bool) {
 		return
 	}
 	if x.conn != nil && !x.single {
-		x.dyno.keep(x.conn)
+		x.dyno.keep(x.conn, time.Now())
 	}
 	x.dyno.release()
 	x.dyno = nil

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -221,7 +222,10 @@ func TestConnectionsAreReused(t *testing.T) {
 	defer srv.Close()
 	r.routes(nil, srv.Listener.Addr().String())
 	client, br := r.dial("")
-	for range 50 { // on one connection, so that each finds what the last put back
+	for i := range 50 { // on one connection, so that each finds what the last put back
+		if i%10 == 0 {
+			time.Sleep(2 * glance)
+		}
 		fmt.Fprintf(client, "GET / HTTP/1.1\r\nHost: %s\r\n\r\n", appHost)
 		answer(t, br, "GET")
 	}
@@ -240,7 +244,8 @@ func TestConnectionsAreReused(t *testing.T) {
 
 // TestStaleConnections: a dyno that closes a kept connection just when the
 // next request is on its way. A GET goes out once more on a fresh connection,
-// a POST is on a fresh one from the start and so never seen twice.
+// which also shows the dyno's ways; a POST is on a fresh one from the start and
+// so never seen twice.
 func TestStaleConnections(t *testing.T) {
 	r := newRig(t, nil)
 	var mu sync.Mutex
@@ -262,7 +267,7 @@ func TestStaleConnections(t *testing.T) {
 		}
 	}))
 	for i := range 20 {
-		for _, method := range []string{"GET", "POST", "DELETE"} {
+		for _, method := range []string{"GET", "GET", "POST", "DELETE"} {
 			if res, body := r.do(method, fmt.Sprintf("/%s%d", method, i), nil, nil); body != "ok" {
 				t.Fatalf("%s %d: %s", method, i, res.Status)
 			}
@@ -270,9 +275,72 @@ func TestStaleConnections(t *testing.T) {
 		}
 	}
 	for path, n := range seen {
-		if !strings.HasPrefix(path, "/GET") && n != 1 || n > 2 {
+		if !strings.HasPrefix(path, "/GET") && n != 1 || n > 4 {
 			t.Errorf("%s was seen %d times", path, n)
 		}
+	}
+}
+
+// TestSilentCloser answers and closes without notice, as servers do that know
+// nothing of kept connections. No request may fail for it, at any pace.
+func TestSilentCloser(t *testing.T) {
+	r := newRig(t, nil)
+	r.routes(nil, rawDyno(t, func(c net.Conn, br *bufio.Reader) {
+		if req, err := http.ReadRequest(br); err == nil {
+			_, _ = io.Copy(io.Discard, req.Body)
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	}))
+	var load sync.WaitGroup
+	for range 8 {
+		load.Go(func() {
+			for i := range 50 {
+				if res, body := r.do([]string{"POST", "GET"}[i%2], "/", nil, nil); body != "ok" {
+					t.Errorf("%d: %s", i, res.Status)
+				}
+			}
+		})
+	}
+	load.Wait()
+}
+
+// TestPostsShareConnections once the dyno has shown that it keeps them.
+func TestPostsShareConnections(t *testing.T) {
+	r := newRig(t, nil)
+	var conns atomic.Int64
+	addr := rawDyno(t, func(c net.Conn, br *bufio.Reader) {
+		conns.Add(1)
+		for {
+			req, err := http.ReadRequest(br)
+			if err != nil {
+				return
+			}
+			_, _ = io.Copy(io.Discard, req.Body)
+			fmt.Fprint(c, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+		}
+	})
+	r.routes(nil, addr)
+	c, br := r.dial("")
+	for range 100 {
+		fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 1\r\n\r\nx", appHost)
+		answer(t, br, "POST")
+		time.Sleep(ms)
+	}
+	if n := conns.Load(); n > 60 {
+		t.Fatalf("%d connections for 100 POSTs", n)
+	}
+	// A connection that has been idle for long is not trusted with one.
+	d := r.srv.tables.dynos["run-"+addr+" "+addr]
+	d.mu.Lock()
+	for _, c := range d.idle {
+		c.idleSince = c.idleSince.Add(-recent)
+	}
+	d.mu.Unlock()
+	before := conns.Load()
+	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 1\r\n\r\nx", appHost)
+	answer(t, br, "POST")
+	if conns.Load() != before+1 {
+		t.Fatal("a POST went on an old connection")
 	}
 }
 
@@ -311,7 +379,7 @@ func TestUnaskedBytesOnAKeptConnection(t *testing.T) {
 		until(t, "the bytes to arrive", func() bool {
 			d.mu.Lock()
 			defer d.mu.Unlock()
-			return len(d.idle) > 0 && !d.idle[len(d.idle)-1].quiet()
+			return slices.ContainsFunc(d.idle, func(c *dynoConn) bool { return !c.quiet() })
 		})
 	}
 }
