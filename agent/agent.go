@@ -86,7 +86,11 @@ func Run(ctx context.Context, cfg Config) error {
 	if err != nil {
 		return err
 	}
-	images, err := slugfs.Open(h.images(), filepath.Join(cfg.Home, "stacks"))
+	var images *slugfs.Store
+	err = patiently(func() (err error) {
+		images, err = slugfs.Open(h.images(), filepath.Join(cfg.Home, "stacks"))
+		return err
+	})
 	if err != nil {
 		return err
 	}

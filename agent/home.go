@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -32,7 +33,8 @@ func (h home) lock() (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("lock the agent's directory: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	err = patiently(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
+	if err != nil {
 		f.Close()
 		if errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("another agent runs on %s: stop it first, or give this one its own MANIFOLD_HOME", h.dir)
@@ -40,6 +42,22 @@ func (h home) lock() (*os.File, error) {
 		return nil, fmt.Errorf("lock %s: %w", h.dir, err)
 	}
 	return f, nil
+}
+
+// lockPatience is how long a lock may outlive its agent: one that was killed
+// while it cloned a dyno's PID 1 left a child that holds all its descriptors
+// until it has become PID 1.
+const lockPatience = 5 * time.Second
+
+// patiently tries to lock until it works, fails otherwise than by being held,
+// or lockPatience is over.
+func patiently(lock func() error) error {
+	for until := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
+		err := lock()
+		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(until) {
+			return err
+		}
+	}
 }
 
 // writeFile replaces the file at path in one step: a reader sees the old text

@@ -127,6 +127,9 @@ func (r *rig) start() {
 		r.t.Fatal(err)
 	}
 	eventually(r.t, "the agent's socket", func() bool {
+		if state, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", r.agent.Process.Pid)); bytes.Contains(state, []byte(") Z ")) {
+			r.t.Fatal("the agent ended by itself")
+		}
 		res, err := r.http().Get("http://agent/healthz")
 		if err != nil {
 			return false
