@@ -7,8 +7,10 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -18,7 +20,7 @@ import (
 // forkBomb forks, and so do its children, each as fast as it can. setsid has
 // every child leave its session and its parent, as daemons do.
 func forkBomb(setsid bool) {
-	runtime.LockOSThread()
+	warmUp()
 	go func() {
 		for range time.Tick(100 * time.Millisecond) {
 			pid, err := fork()
@@ -46,6 +48,26 @@ func forkBomb(setsid bool) {
 	}
 }
 
+// warmUp has the runtime make the threads it will want: it ends the process
+// when it cannot make one.
+func warmUp() {
+	debug.SetGCPercent(-1)
+	var group sync.WaitGroup
+	hold := make(chan struct{})
+	for range 8 {
+		group.Add(1)
+		go func() {
+			runtime.LockOSThread()
+			group.Done()
+			<-hold
+			runtime.UnlockOSThread()
+		}()
+	}
+	group.Wait()
+	close(hold)
+	runtime.LockOSThread()
+}
+
 // fork is fork(2) for code that makes only raw system calls afterwards.
 //
 //go:nosplit
@@ -67,7 +89,7 @@ func processCount() (n int) {
 
 // zombies leaves dead children unreaped, and orphans for PID 1 to reap.
 func zombies() {
-	runtime.LockOSThread()
+	warmUp()
 	for {
 		pid, errno := fork()
 		if pid == 0 && errno == 0 {

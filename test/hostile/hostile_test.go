@@ -1,0 +1,232 @@
+// Package hostile attacks a running platform: every attacker is a process type
+// of one app, pushed like any other, next to a well-behaved neighbour whose
+// requests are timed all along. Each attack must fail in the way written
+// beside it in attacks_test.go, be survived, and be told apart in its dyno's
+// log. It must never import a room of the platform.
+package hostile
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"text/tabwriter"
+	"time"
+)
+
+// Times of one attack.
+const (
+	aloneFor  = 3 * time.Second
+	attackFor = 5 * time.Second  // at least
+	mostFor   = 60 * time.Second // until its log says what it must
+)
+
+// arena is the platform with the two apps.
+type arena struct {
+	*platform
+	attacker, neighbour string // apps
+	at                  dyno   // the neighbour's dyno
+}
+
+func newArena(t *testing.T) *arena {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "attacker")
+	build := exec.Command("go", "build", "-trimpath", "-ldflags=-s -w", "-o", program, "./attacker")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the attacker: %v\n%s", err, out)
+	}
+	var procfile strings.Builder
+	procfile.WriteString("web: ./attacker neighbour\n")
+	for _, a := range attacks {
+		fmt.Fprintf(&procfile, "%s: ./attacker %s\n", a.mode, a.mode)
+	}
+	binary, err := os.ReadFile(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	files := map[string][]byte{"Procfile": []byte(procfile.String()), "attacker": binary, "index.html": []byte("hostile")}
+
+	a := &arena{platform: start(t, worldServer)}
+	hostAddr := newWorld(t, a.number, program)
+	a.neighbour, a.attacker = a.createApp("neighbour"), a.createApp("hostile")
+	a.push(a.neighbour, files)
+	a.eventually(deadline, "the neighbour", func() error {
+		if a.at, err = a.dyno(a.neighbour, "web.1"); err == nil && a.at.State != "up" {
+			err = fmt.Errorf("is %s", a.at.State)
+		}
+		return err
+	})
+	a.call("PATCH", "/apps/"+a.attacker+"/config-vars", a.surroundings(hostAddr), nil)
+	a.push(a.attacker, files)
+	a.scale(a.attacker, "web", 0)
+	a.eventually(deadline, "the attacker's web dyno", func() error { return a.gone("web.1") })
+	return a
+}
+
+// surroundings are the config vars that tell the attacker what there is to
+// attack: what it could find out, it need not.
+func (a *arena) surroundings(hostAddr string) map[string]string {
+	a.t.Helper()
+	// Something on the host that listens everywhere, by name and by number.
+	everywhere, err := net.Listen("tcp", ":0")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	abstract, err := net.Listen("unix", "@"+a.name+"-hostile")
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	a.t.Cleanup(func() { everywhere.Close(); abstract.Close() })
+	_, port, _ := net.SplitHostPort(everywhere.Addr().String())
+	ports := []string{port, "22", "53", "80", "2379", "5000", "5443", "8080"}
+	for _, addr := range []string{a.api, a.tls, a.router, a.fleet} {
+		ports = append(ports, addr[strings.LastIndexByte(addr, ':')+1:])
+	}
+	hosts := []string{hostAddr}
+	addrs, _ := net.InterfaceAddrs()
+	for _, addr := range addrs {
+		// The host's end of the neighbour's link, and its own uplinks.
+		if ip, ok := addr.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+			hosts = append(hosts, ip.IP.String())
+		}
+	}
+	slices.Sort(hosts)
+	hosts = slices.Compact(hosts)
+	return map[string]string{
+		"HOST_ADDRS": strings.Join(hosts[:min(len(hosts), 6)], ","), "SCAN_PORTS": strings.Join(ports, ","),
+		"NEIGHBOUR_ADDR": a.at.Addr, "WORLD_ADDR": worldServer + ":80", "BLACK_HOLE": blackHoleNet, "RESOLVERS": worldServer,
+		"METADATA_ADDRS": metadataHost + ":80", "ABSTRACT_SOCKET": a.name + "-hostile", "HOST_PIDS": strings.Join(a.daemonPIDs(), ","),
+	}
+}
+
+func (a *arena) gone(name string) error {
+	dynos, err := a.ps()
+	if err != nil {
+		return err
+	}
+	for _, d := range dynos {
+		if d.App == a.attacker && (name == "" || d.Name == name) {
+			return fmt.Errorf("%s is %s", d.Name, d.State)
+		}
+	}
+	return nil
+}
+
+// outcome is what became of one attack.
+type outcome struct {
+	alone, under latency
+	log          []string
+}
+
+// attack measures the neighbour alone, then has one attacker at it until the
+// attacker's log says all it must.
+func (a *arena) attack(x attack) outcome {
+	a.t.Helper()
+	v := visit(a.router, a.neighbour)
+	time.Sleep(aloneFor)
+	o := outcome{alone: v.stop()}
+
+	v = visit(a.router, a.neighbour)
+	a.scale(a.attacker, x.mode, 1)
+	began := time.Now()
+	for time.Since(began) < mostFor {
+		time.Sleep(500 * time.Millisecond)
+		o.log = a.log(a.attacker, x.mode+".1")
+		if time.Since(began) > attackFor && (x.mode == "log-flood" || x.mode == "log-lines" || len(x.missing(o.log)) == 0) {
+			break
+		}
+	}
+	if x.during != nil {
+		x.during(a)
+	}
+	o.under = v.stop()
+	a.scale(a.attacker, x.mode, 0)
+	a.eventually(deadline, "the end of "+x.mode, func() error { return a.gone("") })
+	a.eventually(10*time.Second, "the log of "+x.mode, func() error {
+		o.log = a.log(a.attacker, x.mode+".1")
+		if missing := x.missing(o.log); len(missing) > 0 {
+			return fmt.Errorf("does not say %q", missing)
+		}
+		return nil
+	})
+	return o
+}
+
+// missing are the expectations that the log does not meet.
+func (x attack) missing(log []string) (patterns []string) {
+	for _, e := range x.expect {
+		if x.answerTo(log, e) == "" {
+			patterns = append(patterns, e.name+": "+e.want)
+		}
+	}
+	return patterns
+}
+
+// answerTo finds in the log how an attempt was answered, if it was as it must.
+func (x attack) answerTo(log []string, e expectation) string {
+	want := regexp.MustCompile("^(?:" + e.want + ")$")
+	for _, line := range log {
+		text, said := line, false
+		if e.platform {
+			text, said = strings.CutPrefix(line, "heroku["+x.mode+".1]: ")
+		} else {
+			text, said = strings.CutPrefix(line, "app["+x.mode+".1]: attack "+e.name+": ")
+		}
+		if said && want.MatchString(text) {
+			return text
+		}
+	}
+	return ""
+}
+
+func TestHostileApps(t *testing.T) {
+	a := newArena(t)
+	var table strings.Builder
+	w := tabwriter.NewWriter(&table, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "mode\tattack\twhat stopped it\tanswer\talone p50\tp99\tunder attack p50\tp99\tratio p50\tp99")
+	only := os.Getenv("HOSTILE_ONLY")
+	for _, x := range attacks {
+		if only != "" && !slices.Contains(strings.Split(only, ","), x.mode) {
+			continue
+		}
+		o := a.attack(x)
+		for i, e := range x.expect {
+			figures := "\t\t\t\t\t"
+			if i == 0 {
+				figures = fmt.Sprintf("%s\t%s\t%s\t%s\t%.1f\t%.1f", milliseconds(o.alone.p50), milliseconds(o.alone.p99),
+					milliseconds(o.under.p50), milliseconds(o.under.p99), ratio(o.under.p50, o.alone.p50), ratio(o.under.p99, o.alone.p99))
+			}
+			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", x.mode, e.name, e.by, x.answerTo(o.log, e), figures)
+		}
+		t.Logf("%s: neighbour alone %v ms, under attack %v ms (%d served)", x.mode, o.alone, o.under, o.under.served)
+		a.check(x, o)
+	}
+	w.Flush()
+	fmt.Print(table.String())
+}
+
+func ratio(a, b time.Duration) float64 { return float64(a) / float64(max(b, time.Microsecond)) }
+
+// check judges what became of an attack.
+func (a *arena) check(x attack, o outcome) {
+	a.t.Helper()
+	for _, line := range o.log {
+		if strings.Contains(line, "SUCCEEDED") && !strings.Contains(line, "must work") {
+			a.t.Errorf("%s: %s", x.mode, line)
+		}
+	}
+	for _, l := range []latency{o.alone, o.under} {
+		if len(l.failed) > 0 {
+			a.t.Errorf("%s: %d of the neighbour's %d requests failed: %s", x.mode, len(l.failed), l.served, l.failed[0])
+		}
+	}
+	if now, err := a.dyno(a.neighbour, "web.1"); err != nil || now.Run != a.at.Run || now.State != "up" {
+		a.t.Errorf("%s: the neighbour is %+v (%v), it was %+v", x.mode, now, err, a.at)
+	}
+}
