@@ -27,6 +27,8 @@ type Box struct {
 	record boxRecord
 	done   chan struct{} // closed when everything in it has ended
 
+	attached *Stream // of the app, if this process started it so; set by Start alone
+
 	mu    sync.Mutex
 	pidfd *os.File // of PID 1; nil if it is gone
 	pid   int
@@ -123,6 +125,15 @@ func (b *Box) Done() <-chan struct{} { return b.done }
 // Stop makes PID 1 stop the dyno: SIGTERM to every process, SIGKILL after
 // Spec.Grace. It returns at once; asking again changes nothing.
 func (b *Box) Stop() error { return b.signal(unix.SIGTERM) }
+
+// Hangup has PID 1 send SIGHUP to every process: whoever was attached is gone.
+// PID 1 itself stays. Only a dyno that was started with Spec.Attach knows how.
+func (b *Box) Hangup() error { return b.signal(unix.SIGHUP) }
+
+// Attached is the app's standard streams, where Spec.Attach asked for them and
+// this Host started the dyno: they do not outlive it. The caller, of whom
+// there must be one, closes it.
+func (b *Box) Attached() *Stream { return b.attached }
 
 // Kill ends everything in the dyno now. There may be no exit record.
 func (b *Box) Kill() error {

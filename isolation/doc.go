@@ -26,6 +26,11 @@
 //	             ◀────────────────────────────── "ok", or what failed
 //	  both close the socket
 //
+// A dyno that somebody is attached to has its standard streams in the agent's
+// hands (attach.go): pipes, or a terminal that the app's first step opens inside
+// the dyno and whose master it sends back. No helper copies bytes, and nobody
+// but the agent holds that end: its death is a hangup, and the dyno goes on.
+//
 // From then on PID 1 depends on nobody: it reaps, writes log segments and, at
 // the end, the exit record. SIGTERM makes it stop the dyno in its own time,
 // SIGKILL ends everything at once (pid_namespaces(7)).
@@ -35,7 +40,8 @@
 //	<Dir>/<run>/box.json    written first: the run, its slot, its size
 //	<Dir>/<run>/scratch.img the private writable layer: an ext4 image, so that
 //	                        bytes and inodes are bounded on any host filesystem
-//	<Dir>/<run>/pid1/       PID 1's own: exit.json and log/ (segment)
+//	<Dir>/<run>/pid1/       PID 1's own: exit.json, log/ (segment), and exec.sock,
+//	                        by which the agent asks for one more process in it
 //	cgroup <instance>/<run> with init (PID 1) and app (all the rest) below it
 //
 // Everything else about a run is a pure function of its slot: the 65,536 user

@@ -153,7 +153,7 @@ func busyboxRoot(t testing.TB) *os.File {
 	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, applet := range []string{"sh", "cat", "echo", "id", "ls", "sleep", "hostname", "dd", "nc", "ip", "kill", "touch", "mknod", "mount", "seq", "ps", "grep", "true", "unshare", "nslookup", "wget", "tail", "mkdir", "rm", "ping", "setsid", "ulimit", "env", "head"} {
+	for _, applet := range []string{"sh", "cat", "echo", "id", "ls", "sleep", "hostname", "dd", "nc", "ip", "kill", "touch", "mknod", "mount", "seq", "ps", "grep", "true", "unshare", "nslookup", "wget", "tail", "mkdir", "rm", "ping", "setsid", "ulimit", "env", "head", "tty", "stty", "readlink"} {
 		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
 			t.Fatal(err)
 		}

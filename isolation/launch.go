@@ -72,7 +72,17 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 	if err := mapLayers(spec.Layers, process.Pid); err != nil {
 		return err
 	}
+	var attached *ends
 	stdin := spec.Stdin
+	if spec.Attach != nil {
+		if attached, err = newEnds(*spec.Attach, b.record.Slot.appUID(h.cfg)); err != nil {
+			return err
+		}
+		defer attached.close()
+		if !spec.Attach.Terminal {
+			stdin = attached.theirs[0]
+		}
+	}
 	if stdin == nil {
 		if stdin, err = os.Open(os.DevNull); err != nil {
 			return err
@@ -90,7 +100,15 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 		msg.OOMs = true
 		files = append(files, group.ooms)
 	}
-	return converse(ctx, socket, msg, files)
+	if attached != nil {
+		msg.Terminal, msg.Output = attached.terminal, attached.terminal == nil
+		files = append(files, attached.theirs[len(attached.theirs)-1])
+	}
+	deadline, err := converse(ctx, socket, msg, files)
+	if err == nil && attached != nil {
+		b.attached, err = attached.take(deadline)
+	}
+	return err
 }
 
 // prepare makes the run's directory. box.json comes first: from then on a
@@ -128,15 +146,14 @@ func (h *Host) prepare(b *Box) (scratch, dir *os.File, err error) {
 // is not among them: it would begin at this process's cgroup; the app makes
 // its own when it is in place.
 func (h *Host) clone(b *Box) (*os.Process, *net.UnixConn, error) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	conn, theirs, err := socketPair()
 	if err != nil {
-		return nil, nil, fmt.Errorf("make socket pair: %w", err)
+		return nil, nil, err
 	}
-	ours, theirs := os.NewFile(uintptr(pair[0]), "socket"), os.NewFile(uintptr(pair[1]), "socket")
-	defer ours.Close()
 	defer theirs.Close()
 	cgroup, err := os.Open(filepath.Join(h.cgroups.dir(b.record.Run), "init"))
 	if err != nil {
+		conn.Close()
 		return nil, nil, err
 	}
 	defer cgroup.Close()
@@ -157,15 +174,10 @@ func (h *Host) clone(b *Box) (*os.Process, *net.UnixConn, error) {
 		},
 	}
 	if err := cmd.Start(); err != nil {
+		conn.Close()
 		return nil, nil, fmt.Errorf("clone into new namespaces: %w", err)
 	}
-	conn, err := net.FileConn(ours)
-	if err != nil {
-		_ = cmd.Process.Kill()
-		_, _ = cmd.Process.Wait()
-		return nil, nil, fmt.Errorf("open socket: %w", err)
-	}
-	return cmd.Process, conn.(*net.UnixConn), nil
+	return cmd.Process, conn, nil
 }
 
 // mapLayers gives each layer's mount the ids of the process's user namespace:
@@ -213,41 +225,65 @@ func (h *Host) message(spec Spec) boot.Message {
 	}
 }
 
-// converse sends PID 1 its message and waits for its answer.
-func converse(ctx context.Context, socket *net.UnixConn, msg boot.Message, files []*os.File) error {
-	deadline := time.Now().Add(launchTimeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	if err := socket.SetDeadline(deadline); err != nil {
-		return err
-	}
-	defer context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Now()) })()
-	body, err := json.Marshal(msg)
+// converse sends PID 1 its message and waits for its answer, at the latest
+// until deadline.
+func converse(ctx context.Context, socket *net.UnixConn, msg boot.Message, files []*os.File) (deadline time.Time, err error) {
+	body, err := encode(msg)
 	if err != nil {
-		return err
+		return deadline, err
 	}
-	if len(body) > boot.MaxMessage {
-		return fmt.Errorf("command and environment are %d bytes; at most %d fit", len(body), boot.MaxMessage)
+	deadline, done, err := bound(ctx, socket)
+	if err != nil {
+		return deadline, err
 	}
-	fds := make([]int, len(files))
-	for i, f := range files {
-		fds[i] = int(f.Fd())
-	}
-	head := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
-	_, _, err = socket.WriteMsgUnix(head, unix.UnixRights(fds...), nil)
-	if err == nil {
-		_, err = socket.Write(body)
-	}
+	defer done()
+	err = send(socket, body, files)
 	// A PID 1 that refused before it read everything has left its answer.
 	answer, readErr := io.ReadAll(io.LimitReader(socket, 4096))
 	switch err = errors.Join(err, readErr); {
 	case err != nil && len(answer) == 0:
-		return fmt.Errorf("talk to PID 1: %w", errors.Join(context.Cause(ctx), err))
+		err = fmt.Errorf("talk to PID 1: %w", errors.Join(context.Cause(ctx), err))
 	case string(answer) == boot.Started:
-		return nil
+		err = nil
 	case len(answer) == 0:
-		return errors.New("PID 1 died without a word")
+		err = errors.New("PID 1 died without a word")
+	default:
+		err = errors.New(string(answer))
 	}
-	return errors.New(string(answer))
+	return deadline, err
+}
+
+// bound gives a conversation with PID 1 launchTimeout, or what ctx leaves of it.
+func bound(ctx context.Context, socket *net.UnixConn) (deadline time.Time, done func() bool, err error) {
+	deadline = time.Now().Add(launchTimeout)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	if err := socket.SetDeadline(deadline); err != nil {
+		return deadline, nil, err
+	}
+	return deadline, context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Now()) }), nil
+}
+
+// encode is a message as boot.Message says, without its descriptors.
+func encode(msg any) ([]byte, error) {
+	body, err := json.Marshal(msg)
+	if err == nil && len(body) > boot.MaxMessage {
+		err = fmt.Errorf("command and environment are %d bytes; at most %d fit", len(body), boot.MaxMessage)
+	}
+	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...), err
+}
+
+// send writes a message with its descriptors beside the first byte.
+func send(socket *net.UnixConn, msg []byte, files []*os.File) error {
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	n, _, err := socket.WriteMsgUnix(msg, unix.UnixRights(fds...), nil)
+	if err != nil {
+		return err
+	}
+	_, err = socket.Write(msg[n:])
+	return err
 }

@@ -37,6 +37,7 @@ type Spec struct {
 	Dir      string     // working directory in the dyno; "/" where it does not exist
 	Size     manifold.Size
 	Stdin    *os.File      // nil: /dev/null
+	Attach   *Attach       // the agent holds the app's standard streams: Box.Attached; Stdin must be nil
 	Grace    time.Duration // between SIGTERM and SIGKILL
 	TTL      time.Duration // ends the dyno by itself; 0: never
 	LogLimit int64         // bytes of log kept on this host; 0: DefaultLogLimit
@@ -55,6 +56,9 @@ func (s Spec) check() error {
 	}
 	if len(s.Layers) == 0 || len(s.Layers) > 16 {
 		return fmt.Errorf("%d layers: a root filesystem needs 1 to 16", len(s.Layers))
+	}
+	if s.Attach != nil && s.Stdin != nil {
+		return errors.New("a dyno that is attached has no other standard input")
 	}
 	if len(s.Argv) == 0 || !strings.HasPrefix(s.Argv[0], "/") {
 		return errors.New("the command must begin with an absolute path")

@@ -1,7 +1,8 @@
-// Package boot is what Start and a dyno's PID 1 say to each other: one message
-// with its descriptors when the dyno is made, and one record when it has
-// ended. PID 1 of an old agent and a new agent must understand each other, so
-// fields are only ever added.
+// Package boot is what the agent's side and a dyno's PID 1 say to each other:
+// one message with its descriptors when the dyno is made, one request for each
+// process that is started in it later, and one record when it has ended. PID 1
+// of an old agent and a new agent must understand each other, so fields are
+// only ever added.
 //
 // It is linked into PID 1, of which there is one per dyno: it must stay small.
 package boot
@@ -15,7 +16,8 @@ const FD = 3
 // (4 bytes, big endian), with these descriptors, in this order, beside its
 // first byte: the layers' mounts, the scratch mount, the directory for PID 1's
 // files, standard input, the cgroup.procs files of the app's cgroups, the
-// cgroup files that tell of memory, and an eventfd(2) that counts OOM kills.
+// cgroup files that tell of memory, an eventfd(2) that counts OOM kills, and
+// the app's output or the socket for its terminal.
 type Message struct {
 	Run       string        `json:"run"`
 	Layers    int           `json:"layers"`          // descriptors that are layers, top first
@@ -34,6 +36,18 @@ type Message struct {
 	Grace     time.Duration `json:"grace"`
 	TTL       time.Duration `json:"ttl,omitempty"`
 	LogLimit  int64         `json:"log_limit"`
+	Output    bool          `json:"output,omitempty"`   // the app's output came too, and is not logged
+	Terminal  *Terminal     `json:"terminal,omitempty"` // the socket for its terminal came too
+}
+
+// Terminal makes a process's standard streams a terminal of the dyno's
+// (pty(7)), which becomes its controlling terminal. The terminal's master goes
+// to the agent, as the only descriptor of a one-byte message on the socket
+// that came along; any longer message says why there is none. Nobody else
+// holds the master: when the agent lets go of it, or dies, the kernel hangs up.
+type Terminal struct {
+	Rows uint16 `json:"rows"`
+	Cols uint16 `json:"cols"`
 }
 
 // File is a small file of the platform's in the dyno's root filesystem.
@@ -49,6 +63,27 @@ const Events = "memory.events"
 // Started is PID 1's answer when the app runs; any other answer is the text
 // of what failed.
 const Started = "ok"
+
+// ExecName is a stream socket in PID 1's directory, which only the host's root
+// can reach. PID 1 serves connections from outside the dyno alone:
+//
+//	agent                                   PID 1
+//	  Exec, as a Message on the wire ──▶     starts the process
+//	                            ◀──  "ok\n", or what failed
+//	                            ◀──  its exit status, decimal, and "\n"; closed
+//
+// Beside its first byte come standard input and output, or the socket for the
+// terminal. If the agent closes first, the process gets SIGHUP.
+const ExecName = "exec.sock"
+
+// Exec is one more process for a running dyno. It gets what the app got:
+// user, cgroups, limits, seccomp program.
+type Exec struct {
+	Argv     []string  `json:"argv"`
+	Env      []string  `json:"env"`
+	Dir      string    `json:"dir"`
+	Terminal *Terminal `json:"terminal,omitempty"`
+}
 
 // MaxMessage bounds a message; a dyno's environment is the large part of it.
 const MaxMessage = 4 << 20

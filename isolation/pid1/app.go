@@ -18,69 +18,132 @@ import (
 const appArg0 = "app"
 
 // The descriptors of that step: where the message comes from, and the first
-// of the cgroup.procs files.
+// of the cgroup.procs files; behind these the socket for the terminal.
 const (
 	appMessageFD = 3
 	appProcsFD   = 4
 )
 
-// startApp forks the app's first process. It comes back when that process
-// exists; whether its exec works shows in its exit status.
-func startApp(msg boot.Message, fds descriptors, output *os.File) (pid int, err error) {
+// step is what that step is told.
+type step struct {
+	boot.Message
+	Guest bool // it is not the app but a process beside it
+}
+
+// stdio is what a process gets as its standard streams. With a terminal they
+// are for what goes wrong before it has it.
+type stdio struct {
+	in, out  *os.File
+	terminal *os.File // socket on which the terminal's master goes to the agent; nil: no terminal
+}
+
+// spawn forks the process. It comes back when that exists; whether its exec
+// works shows in its exit status. procs and the streams stay open here.
+func spawn(s step, procs []*os.File, io stdio) (pid int, err error) {
 	r, w, err := os.Pipe()
 	if err != nil {
 		return 0, err
 	}
 	defer w.Close()
-	files := []uintptr{fds.stdin.Fd(), output.Fd(), output.Fd(), r.Fd()}
-	for _, f := range fds.procs {
+	files := []uintptr{io.in.Fd(), io.out.Fd(), io.out.Fd(), r.Fd()}
+	for _, f := range procs {
 		files = append(files, f.Fd())
+	}
+	if io.terminal != nil {
+		files = append(files, io.terminal.Fd())
 	}
 	pid, err = syscall.ForkExec("/proc/self/exe", []string{appArg0}, &syscall.ProcAttr{
 		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
 	})
 	r.Close()
 	if err != nil {
-		return 0, fmt.Errorf("start the app's first process: %w", err)
+		return 0, fmt.Errorf("start a process: %w", err)
 	}
-	for _, f := range append(fds.procs, fds.stdin) {
-		f.Close()
-	}
-	if err := json.NewEncoder(w).Encode(msg); err != nil {
-		return 0, fmt.Errorf("hand the app its command: %w", err)
+	if err := json.NewEncoder(w).Encode(s); err != nil {
+		return 0, fmt.Errorf("hand the process its command: %w", err)
 	}
 	return pid, nil
 }
 
-// becomeApp is the app's process before it is the app: it joins the app's
-// cgroups, gives up what an app must not have, and becomes the command. It
-// never returns.
+// becomeApp is the process before it is the app: it joins the app's cgroups,
+// gives up what an app must not have, and becomes the command. It never
+// returns.
 func becomeApp() {
 	runtime.LockOSThread() // what follows is per thread; exec keeps this one
-	var msg boot.Message
-	if err := json.NewDecoder(io.LimitReader(readerOf(appMessageFD), boot.MaxMessage)).Decode(&msg); err != nil {
+	var s step
+	if err := json.NewDecoder(io.LimitReader(readerOf(appMessageFD), boot.MaxMessage)).Decode(&s); err != nil {
 		fail(126, "read the command", err)
 	}
-	for fd := range msg.Procs {
+	for fd := range s.Procs {
 		if _, err := unix.Write(appProcsFD+fd, []byte("0")); err != nil {
 			fail(126, "join the dyno's cgroup", err)
 		}
 	}
-	if err := giveUp(msg); err != nil {
+	if !s.Guest {
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			fail(126, "make a cgroup namespace", err)
+		}
+	}
+	if err := giveUp(s.Message); err != nil {
 		fail(126, "give up privileges", err)
 	}
-	if err := os.Chdir(msg.Dir); err != nil {
+	if s.Terminal != nil {
+		if err := takeTerminal(appProcsFD+s.Procs, *s.Terminal); err != nil {
+			fail(126, "open a terminal", err)
+		}
+	}
+	if err := os.Chdir(s.Dir); err != nil {
 		_ = os.Chdir("/") // the contract of Spec.Dir
 	}
-	if err := restrict(msg.Filter); err != nil {
+	if err := restrict(s.Filter); err != nil {
 		fail(126, "restrict system calls", err)
 	}
 	if err := unix.CloseRange(appMessageFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fail(126, "close descriptors", err)
 	}
-	if err := syscall.Exec(msg.Argv[0], msg.Argv, msg.Env); err != nil {
-		fail(127, "start "+msg.Argv[0], err)
+	if err := syscall.Exec(s.Argv[0], s.Argv, s.Env); err != nil {
+		fail(127, "start "+s.Argv[0], err)
 	}
+}
+
+// takeTerminal opens a terminal of the dyno's, sends its master to the agent
+// and makes it the calling session's own and its standard streams. It runs
+// with the app's user id, so that devpts gives the terminal to the app
+// (Documentation/filesystems/devpts.rst), and /dev is the platform's, so that
+// no app stands in for it.
+func takeTerminal(socket int, t boot.Terminal) (err error) {
+	defer func() {
+		if err != nil {
+			_, _ = unix.Write(socket, []byte(err.Error())) // the log has it too
+		}
+	}()
+	master, err := unix.Open("/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("open /dev/pts/ptmx: %w", err)
+	}
+	if err := unix.IoctlSetPointerInt(master, unix.TIOCSPTLCK, 0); err != nil {
+		return fmt.Errorf("unlock the terminal: %w", err)
+	}
+	fd, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(master), unix.TIOCGPTPEER, unix.O_RDWR|unix.O_NOCTTY|unix.O_CLOEXEC)
+	if errno != 0 {
+		return fmt.Errorf("open the terminal: %w", errno)
+	}
+	slave := int(fd)
+	if err := unix.IoctlSetWinsize(slave, unix.TIOCSWINSZ, &unix.Winsize{Row: t.Rows, Col: t.Cols}); err != nil {
+		return fmt.Errorf("set the window size: %w", err)
+	}
+	if err := unix.IoctlSetInt(slave, unix.TIOCSCTTY, 0); err != nil {
+		return fmt.Errorf("make it the controlling terminal: %w", err)
+	}
+	if err := unix.Sendmsg(socket, []byte{0}, unix.UnixRights(master), nil, 0); err != nil {
+		return fmt.Errorf("send the terminal to the agent: %w", err)
+	}
+	for fd := range 3 {
+		if err := unix.Dup3(slave, fd, 0); err != nil {
+			return fmt.Errorf("make the terminal the standard streams: %w", err)
+		}
+	}
+	return nil
 }
 
 func fail(status int, what string, err error) {
@@ -89,12 +152,9 @@ func fail(status int, what string, err error) {
 }
 
 // giveUp leaves the calling thread without capabilities, without a way to get
-// any (no_new_privs, empty bounding set), in a cgroup namespace rooted at the
-// app's cgroup, with a session keyring of its own, and within its limits.
+// any (no_new_privs, empty bounding set), with a session keyring of its own,
+// and within its limits.
 func giveUp(msg boot.Message) error {
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return fmt.Errorf("cgroup namespace: %w", err)
-	}
 	for _, l := range []struct {
 		resource int
 		value    uint64
@@ -165,12 +225,17 @@ func dropBounding() error {
 	}
 }
 
-// dropPrivileges leaves PID 1 itself with CAP_KILL alone, which it needs to
-// signal the app, and out of the app's sight: not dumpable, so that not even
-// a flaw in /proc shows its memory.
+// kept are the capabilities of PID 1 in the dyno's user namespace: to signal
+// the app, and what the step needs to become it once more (exec.go). The one
+// for namespaces and mounts is not among them.
+const kept = 1<<unix.CAP_KILL | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP
+
+// dropPrivileges leaves PID 1 itself with the kept capabilities, and out of
+// the app's sight: not dumpable, so that not even a flaw in /proc shows its
+// memory. With no_new_privs no exec as root brings back what it gave up.
 func dropPrivileges() error {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	data := [2]unix.CapUserData{{Effective: 1 << unix.CAP_KILL, Permitted: 1 << unix.CAP_KILL}}
+	data := [2]unix.CapUserData{{Effective: kept, Permitted: kept}}
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&data)), 0)
 	if errno != 0 {
 		return fmt.Errorf("drop capabilities: %w", errno)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"sync"
 	"syscall"
 	"time"
 
@@ -20,10 +21,15 @@ type dyno struct {
 	msg    boot.Message
 	dir    *os.File // PID 1's directory on the host
 	app    int      // pid of the app's first process
+	procs  []*os.File
 	stats  []*os.File
 	ooms   *os.File
 	signal chan os.Signal
 	log    <-chan uint64 // number of lines, once output has ended
+
+	mu     sync.Mutex     // held while a child is forked or reaped
+	guests map[int]*guest // by pid; see exec.go
+	ending bool           // the app's first process has ended: no more guests
 }
 
 // start starts the app and the copying of its output.
@@ -51,10 +57,27 @@ func start(msg boot.Message, fds descriptors) (*dyno, error) {
 	// A roomy pipe keeps a burst from waiting for the disk; the default does too, later.
 	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, 256<<10)
 
-	d := &dyno{msg: msg, dir: fds.dir, stats: fds.stats, ooms: fds.ooms, signal: make(chan os.Signal, 8)}
-	signal.Notify(d.signal, unix.SIGTERM)
-	if d.app, err = startApp(msg, fds, output); err != nil {
+	d := &dyno{
+		msg: msg, dir: fds.dir, procs: fds.procs, stats: fds.stats, ooms: fds.ooms,
+		signal: make(chan os.Signal, 8), guests: map[int]*guest{},
+	}
+	signal.Notify(d.signal, unix.SIGTERM, unix.SIGHUP)
+	if err := d.listen(); err != nil {
 		return nil, err
+	}
+	io := stdio{in: fds.stdin, out: output}
+	switch {
+	case msg.Output:
+		io.out = fds.attach
+	case msg.Terminal != nil:
+		io.terminal = fds.attach
+	}
+	if d.app, err = spawn(step{Message: msg}, d.procs, io); err != nil {
+		return nil, err
+	}
+	fds.stdin.Close()
+	if fds.attach != nil {
+		fds.attach.Close() // it is the app's alone from now on, so that its end can be seen
 	}
 	lines := make(chan uint64, 1)
 	go func() { lines <- copyLines(r, w) }()
@@ -90,13 +113,20 @@ func (d *dyno) run() {
 	stop := func() {
 		if force == nil {
 			_ = unix.Kill(-1, unix.SIGTERM) // nobody there: reap will say so
+			if d.msg.Terminal != nil {
+				_ = unix.Kill(-1, unix.SIGHUP) // an interactive shell heeds no other
+			}
 			force = time.After(d.msg.Grace)
 		}
 	}
 	for {
 		select {
-		case <-d.signal:
-			stop()
+		case s := <-d.signal:
+			if s == unix.SIGHUP { // the client is gone
+				_ = unix.Kill(-1, unix.SIGHUP)
+			} else {
+				stop()
+			}
 		case <-expire:
 			expired = true
 			stop()
@@ -128,22 +158,40 @@ func (d *dyno) run() {
 // children of PID 1. When the app's first process ends it kills the rest.
 func (d *dyno) reap(ended chan<- boot.Record, gone chan<- struct{}) {
 	for {
-		var status syscall.WaitStatus
-		pid, err := syscall.Wait4(-1, &status, 0, nil)
-		switch {
-		case err == syscall.EINTR:
+		// Looked at first and reaped under the lock: as long as that is held
+		// no pid of a child can become a stranger's.
+		err := unix.Waitid(unix.P_ALL, 0, nil, unix.WEXITED|unix.WNOWAIT, nil)
+		if err == unix.EINTR {
 			continue
-		case err != nil: // ECHILD: none left
+		}
+		if err != nil { // ECHILD: none left
 			close(gone)
 			return
-		case pid == d.app:
-			record := boot.Record{Status: status.ExitStatus(), At: time.Now().UTC()}
-			if status.Signaled() {
-				record.Status = 128 + int(status.Signal())
-			}
-			ended <- record
-			_ = unix.Kill(-1, unix.SIGKILL)
 		}
+		d.mu.Lock()
+		d.reapOne(ended)
+		d.mu.Unlock()
+	}
+}
+
+// reapOne is called with mu held.
+func (d *dyno) reapOne(ended chan<- boot.Record) {
+	var wait syscall.WaitStatus
+	pid, err := syscall.Wait4(-1, &wait, syscall.WNOHANG, nil)
+	if err != nil || pid <= 0 {
+		return
+	}
+	status := wait.ExitStatus()
+	if wait.Signaled() {
+		status = 128 + int(wait.Signal())
+	}
+	if pid == d.app {
+		d.ending = true
+		ended <- boot.Record{Status: status, At: time.Now().UTC()}
+		_ = unix.Kill(-1, unix.SIGKILL)
+	} else if g := d.guests[pid]; g != nil {
+		delete(d.guests, pid)
+		g.ended <- status
 	}
 }
 

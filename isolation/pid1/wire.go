@@ -1,0 +1,106 @@
+package main
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"manifold/isolation/boot"
+)
+
+// maxDescriptors bounds what may come beside one message.
+const maxDescriptors = 64
+
+// receive reads one JSON message behind its length, and the descriptors beside
+// its first byte, from a blocking socket.
+func receive(socket int, into any) (fds []int, err error) {
+	head := make([]byte, 4)
+	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
+	n, oobn, _, _, err := unix.Recvmsg(socket, head, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
+	if err != nil || n != len(head) {
+		return nil, fmt.Errorf("receive length: %d bytes, %w", n, errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	control, err := unix.ParseSocketControlMessage(oob[:oobn])
+	if err != nil || len(control) != 1 {
+		return nil, fmt.Errorf("%d control messages, %w", len(control), errors.Join(err, io.ErrUnexpectedEOF))
+	}
+	if fds, err = unix.ParseUnixRights(&control[0]); err != nil {
+		return nil, err
+	}
+	size := binary.BigEndian.Uint32(head)
+	if size > boot.MaxMessage {
+		return fds, fmt.Errorf("message of %d bytes is too long", size)
+	}
+	body := make([]byte, size)
+	if _, err := io.ReadFull(readerOf(socket), body); err != nil {
+		return fds, err
+	}
+	return fds, json.Unmarshal(body, into)
+}
+
+// descriptors are what came with the boot message.
+type descriptors struct {
+	layers  []int
+	scratch int
+	dir     *os.File
+	stdin   *os.File
+	procs   []*os.File
+	stats   []*os.File
+	ooms    *os.File // nil where the kernel ends the whole dyno by itself
+	attach  *os.File // the app's output or the socket for its terminal, or nil
+}
+
+// sort gives each descriptor its meaning, by its place.
+func sort(msg boot.Message, got []int) (descriptors, error) {
+	var fds descriptors
+	attached := msg.Output || msg.Terminal != nil
+	want := msg.Layers + 3 + msg.Procs + len(msg.Stats)
+	for _, more := range []bool{msg.OOMs, attached} {
+		if more {
+			want++
+		}
+	}
+	if len(got) != want {
+		return fds, fmt.Errorf("%d descriptors came, want %d", len(got), want)
+	}
+	next := func(name string) *os.File {
+		f := os.NewFile(uintptr(got[0]), name)
+		got = got[1:]
+		return f
+	}
+	fds.layers, got = got[:msg.Layers], got[msg.Layers:]
+	fds.scratch, got = got[0], got[1:]
+	fds.dir, fds.stdin = next("dir"), next("stdin")
+	for range msg.Procs {
+		fds.procs = append(fds.procs, next("cgroup.procs"))
+	}
+	for _, name := range msg.Stats {
+		fds.stats = append(fds.stats, next(name))
+	}
+	if msg.OOMs {
+		if err := unix.SetNonblock(got[0], true); err != nil {
+			return fds, err
+		}
+		fds.ooms = next("eventfd")
+	}
+	if attached {
+		fds.attach = next("attach")
+	}
+	return fds, nil
+}
+
+// readerOf reads a blocking descriptor without handing it to the runtime.
+type readerOf int
+
+func (fd readerOf) Read(p []byte) (int, error) {
+	n, err := unix.Read(int(fd), p)
+	if err == nil && n == 0 {
+		return 0, io.EOF
+	}
+	return max(n, 0), err
+}
