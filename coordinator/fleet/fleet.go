@@ -124,8 +124,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 	s.stop.Do(func() { close(s.done) })
 	bounded, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 	defer cancel()
-	if err := srv.Shutdown(bounded); err != nil {
-		err = srv.Close()
+	err = srv.Shutdown(bounded)
+	if err != nil {
+		err = srv.Close() // what is left does not end by itself
 	}
 	<-served
 	return err

@@ -123,10 +123,12 @@ func (p peer) stream(t *testing.T, path string) <-chan string {
 	return lines
 }
 
-// get returns status and body; 0 where there was no answer.
+// get returns status and body; 0 where there was no whole answer in 10 s.
 func (p peer) get(t *testing.T, path string) (int, string) {
 	t.Helper()
-	res, err := p.Do(t.Context(), "GET", path, nil, nil)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	res, err := p.Do(ctx, "GET", path, nil, nil)
 	if err != nil {
 		return status(err), err.Error()
 	}

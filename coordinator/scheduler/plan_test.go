@@ -83,7 +83,6 @@ func dyno(id, name string, version int, seen manifold.State, change ...func(*sto
 
 func phase(p store.Phase) func(*store.Placement) { return func(q *store.Placement) { q.Phase = p } }
 func replace(p *store.Placement)                 { p.Replace = true }
-func on(host string) func(*store.Placement)      { return func(p *store.Placement) { p.Host = host } }
 func job(p *store.Placement) {
 	p.Assignment.Kind, p.Assignment.Job = manifold.KindOneOff, &manifold.Job{}
 }

@@ -141,7 +141,6 @@ type peer struct {
 	id     manifold.Identity
 	path   string
 	take   func(line []byte)
-	link   *manifold.Link
 	cancel func()
 }
 
