@@ -9,7 +9,6 @@ import (
 	"net/http/httptest"
 	"net/url"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -56,9 +55,8 @@ func TestAFailedBuildRefusesThePush(t *testing.T) {
 		t.Errorf("a refused push left refs: %s", refs)
 	}
 	left, _ := filepath.Glob(filepath.Join(r.server.repo(appID), "objects", "pack", "*"))
-	quarantines, _ := filepath.Glob(filepath.Join(r.server.repo(appID), "objects", "*incoming*"))
-	if len(left)+len(quarantines) != 0 {
-		t.Errorf("a refused push left objects: %v %v", left, quarantines)
+	if len(left)+len(r.quarantines()) != 0 {
+		t.Errorf("a refused push left objects: %v %v", left, r.quarantines())
 	}
 	r.builder.set(nil)
 	if out, err := r.push("main"); err != nil {
@@ -189,6 +187,9 @@ func TestAVanishedClientCancelsItsBuild(t *testing.T) {
 	})
 	if refs := r.must("ls-remote", r.url(token, "demo")); refs != "" {
 		t.Errorf("refs: %s", refs)
+	}
+	if left := r.quarantines(); len(left) != 0 {
+		t.Errorf("the push's objects are still there: %v", left)
 	}
 	if out, err := r.push("main"); err != nil {
 		t.Errorf("push: %v\n%s", err, out)
@@ -348,9 +349,22 @@ func TestQuarantineMustBeGits(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, q := range []string{"/etc", "..", objects + "/pack", objects + "/incoming-link", objects + "/incoming-none", "/tmp/incoming-x"} {
-		if err := r.server.inQuarantine(exec.Command("true"), appID, q); err == nil {
-			t.Errorf("quarantine %s was accepted", q)
+		if dir, err := r.server.quarantine(appID, q); err == nil {
+			t.Errorf("quarantine %s was accepted as %s", q, dir)
 		}
+	}
+	real := filepath.Join(objects, "tmp_objdir-incoming-x7Yz")
+	if err := os.Mkdir(real, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if dir, err := r.server.quarantine(appID, real); err != nil || dir != real {
+		t.Errorf("%s, %v", dir, err)
+	}
+	if err := r.server.sweep(); err != nil {
+		t.Error(err)
+	}
+	if left := r.quarantines(); len(left) != 0 {
+		t.Errorf("after sweeping: %v", left)
 	}
 }
 

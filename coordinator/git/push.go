@@ -27,8 +27,9 @@ type push struct {
 	app    manifold.App
 	user   manifold.User
 
-	judging sync.WaitGroup // the hook's request
-	holds   bool           // it has the app's place in Server.busy
+	judging    sync.WaitGroup // the hook's request
+	holds      bool           // it has the app's place in Server.busy
+	quarantine string         // its objects, until git accepts them
 }
 
 func (s *Server) open(ctx context.Context, app manifold.App, user manifold.User) *push {
@@ -39,14 +40,20 @@ func (s *Server) open(ctx context.Context, app manifold.App, user manifold.User)
 	return p
 }
 
-// close ends a push. Its context was cancelled before, so a build that still
-// runs for it ends now. Only then, and after git has moved the refs, may the
-// next push of the app be judged.
+// close ends a push whose processes have all ended. Its context was cancelled
+// before, so a build that still runs for it ends now. Only then, and after git
+// has moved the refs, may the next push of the app be judged.
 func (s *Server) close(p *push) {
 	s.mu.Lock()
 	delete(s.pushes, p.secret)
 	s.mu.Unlock()
 	p.judging.Wait()
+	if p.quarantine != "" {
+		// git removes it itself, unless it was killed.
+		if err := os.RemoveAll(p.quarantine); err != nil {
+			s.cfg.Log.Warn("a push's objects stay behind", "app", p.app.Name, "error", err)
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.holds {
@@ -130,9 +137,13 @@ func (s *Server) judge(w http.ResponseWriter, r *http.Request) {
 	out := &progress{w: w, control: http.NewResponseController(w), lost: cancel}
 	defer out.close()
 	verdict := refused
-	if !free {
+	var err error
+	if p.quarantine, err = s.quarantine(p.app.ID, req.Quarantine); err != nil {
+		s.cfg.Log.Error("push refused", "app", p.app.Name, "error", err)
+		out.say("The coordinator could not read this push.")
+	} else if !free {
 		out.say("Another push to this app is being built. Wait until it has ended, then push again.")
-	} else if s.decide(ctx, p, req, out) {
+	} else if s.decide(ctx, p, req.Updates, out) {
 		verdict = accepted
 	}
 	w.Header().Set(verdictTrailer, verdict)
@@ -179,8 +190,8 @@ func isHash(s string) bool {
 //	both at once                          refused: which of them?
 //	a deploy branch deleted               accepted; the app runs on
 //	other branches, tags, anything else   accepted; nothing is deployed
-func (s *Server) decide(ctx context.Context, p *push, req verdictRequest, out *progress) bool {
-	updates, err := parseUpdates(req.Updates)
+func (s *Server) decide(ctx context.Context, p *push, list string, out *progress) bool {
+	updates, err := parseUpdates(list)
 	if err != nil {
 		s.cfg.Log.Error("push refused", "app", p.app.Name, "error", err)
 		out.say("The coordinator could not read this push.")
@@ -200,7 +211,7 @@ func (s *Server) decide(ctx context.Context, p *push, req verdictRequest, out *p
 		s.acceptOnly(updates, out)
 		return true
 	case 1:
-		return s.deploy(ctx, p, deploys[0], req.Quarantine, out)
+		return s.deploy(ctx, p, deploys[0], out)
 	}
 	out.say("Both main and master were pushed, and an app runs only one of them. Nothing was deployed.",
 		"Push the one to deploy by itself, such as: git push REMOTE main")
@@ -225,7 +236,7 @@ func (s *Server) acceptOnly(updates []update, out *progress) {
 }
 
 // deploy builds and releases one commit.
-func (s *Server) deploy(ctx context.Context, p *push, u update, quarantine string, out *progress) bool {
+func (s *Server) deploy(ctx context.Context, p *push, u update, out *progress) bool {
 	// The client made its push from refs it read before this one had its
 	// turn. git would find that out after the release was made.
 	tip, err := s.tip(ctx, p.app.ID, u.ref)
@@ -243,7 +254,7 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, quarantine strin
 	}
 	_, err = s.cfg.Builder.Build(ctx, compiler.Request{
 		App: p.app, By: p.user, Commit: u.new,
-		Source: func(w io.Writer) error { return s.archive(ctx, p.app.ID, quarantine, u.new, w) },
+		Source: func(w io.Writer) error { return s.archive(ctx, p.app.ID, p.quarantine, u.new, w) },
 	}, out)
 	if err != nil {
 		out.raw("\nVerifying deploy...\n\n!\tPush rejected to " + p.app.Name + ".\n\n")
@@ -252,52 +263,3 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, quarantine strin
 }
 
 func short(ref string) string { return strings.TrimPrefix(ref, "refs/heads/") }
-
-// stall is how long the pusher may leave the progress unread. The pipes and
-// sockets on the way hold some hundred kilobytes before that clock starts.
-const stall = time.Minute
-
-// progress is what the pusher reads. Writes after the pusher is gone fail, and
-// so do those of a builder that writes on after its build, where net/http
-// would panic.
-type progress struct {
-	mu      sync.Mutex
-	closed  bool
-	w       io.Writer
-	control *http.ResponseController
-	lost    context.CancelFunc
-}
-
-func (p *progress) Write(text []byte) (int, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.closed {
-		return 0, io.ErrClosedPipe
-	}
-	err := p.control.SetWriteDeadline(time.Now().Add(stall))
-	n := 0
-	if err == nil {
-		n, err = p.w.Write(text)
-	}
-	if err == nil {
-		err = p.control.Flush()
-	}
-	if err != nil {
-		p.lost()
-	}
-	return n, err
-}
-
-func (p *progress) close() {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.closed = true
-}
-
-func (p *progress) raw(text string) { _, _ = io.WriteString(p, text) }
-
-func (p *progress) say(lines ...string) {
-	for _, l := range lines {
-		p.raw(" !     " + l + "\n")
-	}
-}

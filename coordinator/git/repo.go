@@ -79,30 +79,41 @@ func (s *Server) Collect(exists func(app string) bool) error {
 // accepted (git-receive-pack(1), "Quarantine environment").
 var quarantineName = regexp.MustCompile(`^(tmp_objdir-)?incoming-[A-Za-z0-9]+$`)
 
-// inQuarantine adds the pushed objects to what cmd sees. The path came from
-// the hook, so it is only accepted where git itself puts it.
-func (s *Server) inQuarantine(cmd *exec.Cmd, app, quarantine string) error {
-	if quarantine == "" {
-		return nil // a push of objects that were all there
+// quarantine checks the directory that a hook names: it must be one that git
+// made for this app's pushes. "" is a push of objects that were all there.
+func (s *Server) quarantine(app, named string) (string, error) {
+	if named == "" {
+		return "", nil
 	}
-	objects := filepath.Join(s.repo(app), "objects")
-	quarantine = filepath.Join(objects, filepath.Base(quarantine))
-	st, err := os.Lstat(quarantine)
+	dir := filepath.Join(s.repo(app), "objects", filepath.Base(named))
+	st, err := os.Lstat(dir)
 	if err != nil {
-		return fmt.Errorf("open the quarantine: %w", err)
+		return "", fmt.Errorf("open the quarantine: %w", err)
 	}
-	if !quarantineName.MatchString(filepath.Base(quarantine)) || !st.IsDir() {
-		return fmt.Errorf("open the quarantine: %w", fs.ErrInvalid)
+	if !quarantineName.MatchString(filepath.Base(dir)) || !st.IsDir() {
+		return "", fmt.Errorf("open the quarantine %q: %w", filepath.Base(dir), fs.ErrInvalid)
 	}
-	cmd.Env = append(cmd.Env, "GIT_OBJECT_DIRECTORY="+quarantine, "GIT_ALTERNATE_OBJECT_DIRECTORIES="+objects)
-	return nil
+	return dir, nil
 }
 
-// archive writes a commit's files as a tar.
+// sweep removes the quarantines of pushes whose git was killed with an earlier
+// coordinator. No push may be running.
+func (s *Server) sweep() error {
+	left, err := filepath.Glob(filepath.Join(s.cfg.Dir, "*.git", "objects", "*incoming-*"))
+	for _, dir := range left {
+		if quarantineName.MatchString(filepath.Base(dir)) {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+	}
+	return err
+}
+
+// archive writes a commit's files as a tar. quarantine came from the method of
+// that name.
 func (s *Server) archive(ctx context.Context, app, quarantine, commit string, w io.Writer) error {
 	cmd := s.command(ctx, s.repo(app), "-c", "tar.umask=0022", "archive", "--format=tar", commit)
-	if err := s.inQuarantine(cmd, app, quarantine); err != nil {
-		return err
+	if quarantine != "" {
+		cmd.Env = append(cmd.Env, "GIT_OBJECT_DIRECTORY="+quarantine, "GIT_ALTERNATE_OBJECT_DIRECTORIES="+filepath.Join(s.repo(app), "objects"))
 	}
 	stderr := &clipped{}
 	cmd.Stdout, cmd.Stderr = w, stderr

@@ -85,6 +85,9 @@ func New(cfg Config) (*Server, error) {
 	if err := os.WriteFile(filepath.Join(s.hooks(), "pre-receive"), []byte(script), 0o700); err != nil {
 		return nil, fmt.Errorf("write the git hook: %w", err)
 	}
+	if err := s.sweep(); err != nil {
+		return nil, fmt.Errorf("remove what killed pushes left: %w", err)
+	}
 	return s, nil
 }
 
