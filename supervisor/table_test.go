@@ -115,7 +115,7 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 
 func TestRandomLives(t *testing.T) {
 	used := map[string]bool{}
-	for seed := range uint64(5000) {
+	for seed := range uint64(1000) {
 		runs := map[string]bool{}
 		walk(seed, 60, func(before, after Dyno, e Event, effects []Effect) {
 			fail := func(format string, args ...any) {
