@@ -115,6 +115,7 @@ func verifyByFingerprint(fingerprint string) func([][]byte, [][]*x509.Certificat
 type Link struct {
 	base   string
 	client *http.Client
+	single *http.Client // HTTP/1.1, a connection for each request
 }
 
 // NewLink makes a line to the coordinator at addr (host:port). It dials at
@@ -128,15 +129,27 @@ func NewLink(addr string, id Identity) (*Link, error) {
 	if !roots.AppendCertsFromPEM([]byte(id.CA)) {
 		return nil, errors.New("read identity: no CA certificate in it")
 	}
-	return &Link{base: "https://" + addr, client: &http.Client{Transport: &http.Transport{
-		TLSClientConfig:       &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, MinVersion: tls.VersionTLS13},
-		ForceAttemptHTTP2:     true,
-		DialContext:           (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout:   10 * time.Second,
-		ResponseHeaderTimeout: 60 * time.Second,
-		IdleConnTimeout:       90 * time.Second,
-		HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
-	}}}, nil
+	trust := &tls.Config{Certificates: []tls.Certificate{cert}, RootCAs: roots, MinVersion: tls.VersionTLS13}
+	dial := (&net.Dialer{Timeout: 5 * time.Second, KeepAlive: 15 * time.Second}).DialContext
+	return &Link{
+		base: "https://" + addr,
+		client: &http.Client{Transport: &http.Transport{
+			TLSClientConfig:       trust,
+			ForceAttemptHTTP2:     true,
+			DialContext:           dial,
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: 60 * time.Second,
+			IdleConnTimeout:       90 * time.Second,
+			HTTP2:                 &http.HTTP2Config{SendPingTimeout: 15 * time.Second, PingTimeout: 10 * time.Second},
+		}},
+		single: &http.Client{Transport: &http.Transport{
+			TLSClientConfig:       trust.Clone(), // which without ForceAttemptHTTP2 means HTTP/1.1
+			DialContext:           dial,
+			TLSHandshakeTimeout:   10 * time.Second,
+			ResponseHeaderTimeout: 60 * time.Second,
+			DisableKeepAlives:     true,
+		}},
+	}, nil
 }
 
 // StatusError is an answer other than 2xx.
@@ -155,6 +168,10 @@ func (e *StatusError) Error() string {
 // Do sends one request and returns a 2xx answer, whose body the caller
 // closes. Any other answer is a *StatusError.
 func (l *Link) Do(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
+	return l.do(ctx, l.client, method, path, body, header)
+}
+
+func (l *Link) do(ctx context.Context, client *http.Client, method, path string, body io.Reader, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, l.base+path, body)
 	if err != nil {
 		return nil, err
@@ -162,11 +179,11 @@ func (l *Link) Do(ctx context.Context, method, path string, body io.Reader, head
 	for k, v := range header {
 		req.Header[k] = v
 	}
-	res, err := l.client.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return nil, err
 	}
-	if res.StatusCode/100 == 2 {
+	if res.StatusCode/100 == 2 || res.StatusCode == http.StatusSwitchingProtocols {
 		return res, nil
 	}
 	defer res.Body.Close()
@@ -174,6 +191,24 @@ func (l *Link) Do(ctx context.Context, method, path string, body io.Reader, head
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 64<<10))
 	_ = json.Unmarshal(text, &failure.Body) // a body of another form leaves the status to speak
 	return nil, failure
+}
+
+// Attach joins a session (AttachProtocol). It returns when the session's
+// client is there; from then on ctx means nothing to the connection, which
+// carries frames until it is closed.
+func (l *Link) Attach(ctx context.Context, session string) (io.ReadWriteCloser, error) {
+	res, err := l.do(ctx, l.single, http.MethodPost, "/fleet/v1/attach/"+session, nil, http.Header{
+		"Connection": {"Upgrade"}, "Upgrade": {AttachProtocol},
+	})
+	if err != nil {
+		return nil, err
+	}
+	conn, ok := res.Body.(io.ReadWriteCloser)
+	if !ok || res.StatusCode != http.StatusSwitchingProtocols {
+		res.Body.Close()
+		return nil, fmt.Errorf("join a session: the coordinator answered %s where it should have switched to %s", res.Status, AttachProtocol)
+	}
+	return conn, nil
 }
 
 // Post sends v as JSON and waits until the coordinator has accepted it.

@@ -115,6 +115,7 @@ const (
 	CauseOOM    Cause = "oom"    // R15
 	CauseBoot   Cause = "R10"    // did not listen on $PORT in time
 	CauseR12    Cause = "R12"    // stopped, did not exit in time
+	CauseR13    Cause = "R13"    // no client came to attach to it; it was not started
 	CauseTTL    Cause = "ttl"    // a one-off's or build's time was up
 	CauseLaunch Cause = "launch" // the box could not be built; Detail says why
 	CauseOutput Cause = "output" // a job exited 0, but an output could not be brought home; Detail says why

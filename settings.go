@@ -13,6 +13,7 @@ type Settings struct {
 	Instance   string // MANIFOLD_INSTANCE: our mark on cgroups, links and tables; at most 8 of [a-z0-9]
 	APIAddr    string // MANIFOLD_API_ADDR: Platform API and git, http
 	TLSAddr    string // MANIFOLD_TLS_ADDR: the same, https
+	AttachAddr string // MANIFOLD_ATTACH_ADDR: terminals of one-off dynos, rendezvous over TLS
 	RouterAddr string // MANIFOLD_ROUTER_ADDR: apps, http
 	FleetAddr  string // MANIFOLD_FLEET_ADDR: agents and routers, mTLS
 }
@@ -26,6 +27,7 @@ func FromEnv() Settings {
 		Instance:   get("MANIFOLD_INSTANCE", "manifold"),
 		APIAddr:    get("MANIFOLD_API_ADDR", "localhost:5000"),
 		TLSAddr:    get("MANIFOLD_TLS_ADDR", "localhost:5443"),
+		AttachAddr: get("MANIFOLD_ATTACH_ADDR", "localhost:5444"),
 		RouterAddr: get("MANIFOLD_ROUTER_ADDR", "localhost:8080"),
 		FleetAddr:  get("MANIFOLD_FLEET_ADDR", "localhost:5446"),
 	}

@@ -16,6 +16,7 @@ import "time"
 //	  GET  /fleet/v1/images/{digest}                     an EROFS image; Range works
 //	  GET  /fleet/v1/jobs/{assignment}/input             a job's standard input
 //	  PUT  /fleet/v1/jobs/{assignment}/outputs/{name}    a job's output; X-Manifold-Digest says its SHA-256
+//	  POST /fleet/v1/attach/{session}                    a client's terminal: becomes a stream of frames (attach.go)
 //	router
 //	  GET  /fleet/v1/routes     ◀══ RouteTable …         like desired
 //	  POST /fleet/v1/routes/ack RouteAck ─────────────▶  after each table, when a withdrawn dyno has no more
@@ -65,6 +66,7 @@ type Desired struct {
 	Cluster     string       `json:"cluster"`
 	Revision    int64        `json:"revision"` // grows with every change
 	Assignments []Assignment `json:"assignments"`
+	Execs       []Exec       `json:"execs,omitempty"`
 }
 
 // Kind says how an assignment lives.
@@ -97,6 +99,7 @@ type Assignment struct {
 	TTL         time.Duration     `json:"ttl,omitempty"`          // of a one-off; 0 is for ever
 	Backoff     Backoff           `json:"backoff,omitempty"`
 	Job         *Job              `json:"job,omitempty"`
+	Attach      *Attach           `json:"attach,omitempty"` // of a one-off; its session is named by ID
 	CreatedAt   time.Time         `json:"created_at"`
 }
 
