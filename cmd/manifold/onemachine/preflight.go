@@ -223,8 +223,12 @@ func portsFree(s manifold.Settings) error {
 	var errs []error
 	for _, a := range addresses(s) {
 		l, err := net.Listen("tcp", a.addr)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%w: another program has it (see: ss -ltnp), or set %s to a free one", err, a.variable))
+		switch {
+		case errors.Is(err, unix.EADDRINUSE):
+			errs = append(errs, fmt.Errorf("%w: another program has it (see: ss -ltnp); end that, or set %s to a free address", err, a.variable))
+			continue
+		case err != nil:
+			errs = append(errs, fmt.Errorf("%s cannot be listened on: %w", a.variable, err))
 			continue
 		}
 		errs = append(errs, l.Close())
