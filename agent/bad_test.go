@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
@@ -229,26 +229,36 @@ func TestSecretsStayOutOfLogsAndModes(t *testing.T) {
 	})
 }
 
-// TestWrongBytesOnTheStream: the line breaks, what is known stays.
+// TestWrongBytesOnTheStream: what is known stays, and a coordinator that
+// goes on like that is not asked all the time.
 func TestWrongBytesOnTheStream(t *testing.T) {
-	dir := t.TempDir()
-	a := newAgent(Config{Log: slog.New(slog.DiscardHandler)}, home{dir}, "")
-	ctx, cancel := context.WithCancel(t.Context())
-	a.desired, a.known = manifold.Desired{Cluster: "c", Revision: 5}, true
-	calls := 0
-	a.up = &streamUp{stream: func(each func([]byte) error) error {
-		if calls++; calls > 3 {
-			cancel()
-			return errors.New("end")
-		}
-		return each([]byte(`{"revision":"nine"}`))
-	}}
-	a.follow(ctx)
-	if a.desired.Revision != 5 {
-		t.Errorf("revision %d", a.desired.Revision)
-	}
-	if _, err := os.Stat(a.home.desired()); err == nil {
-		t.Error("garbage was saved")
+	for name, line := range map[string]string{
+		"garbage":         `{"revision":"nine"}`,
+		"another cluster": `{"cluster":"other","revision":9}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAgent(Config{Log: slog.New(slog.DiscardHandler)}, home{t.TempDir()}, "")
+				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+				defer cancel()
+				a.desired, a.known = manifold.Desired{Cluster: "c", Revision: 5}, true
+				calls := 0
+				a.up = &streamUp{stream: func(each func([]byte) error) error {
+					calls++
+					return each([]byte(line))
+				}}
+				a.follow(ctx)
+				if calls < 100 || calls > 130 {
+					t.Errorf("it asked %d times in ten minutes", calls)
+				}
+				if a.desired.Revision != 5 {
+					t.Errorf("revision %d", a.desired.Revision)
+				}
+				if _, err := os.Stat(a.home.desired()); err == nil {
+					t.Error("it was saved")
+				}
+			})
+		})
 	}
 }
 

@@ -170,12 +170,14 @@ func TestImageComesFromTheCoordinator(t *testing.T) {
 	d := r.awaitState(good.ID, manifold.StateUp)
 	r.awaitLine(d.Run, "app", "from the slug")
 	for _, a := range []manifold.Assignment{bad, gone} {
-		if d := r.awaitState(a.ID, manifold.StateCrashed); d.Result.Cause != manifold.CauseLaunch || d.Result.Detail == "" {
+		if d := r.await(a.ID, "two crashes", func(d manifold.Dyno) bool { return d.State == manifold.StateCrashed && d.Crashes == 2 }); d.Result.Cause != manifold.CauseLaunch || d.Result.Detail == "" {
 			t.Errorf("result %+v", d.Result)
-		} else {
-			t.Log(d.Result.Detail)
 		}
 	}
+	d, _ = r.dyno(bad.ID)
+	r.awaitLine(d.Run, "heroku", "Error R17 (Checksum error) -> Failed to launch the dyno: ")
+	d, _ = r.dyno(gone.ID)
+	r.awaitLine(d.Run, "heroku", "Error R99 (Platform error) -> Failed to launch the dyno: ")
 }
 
 func TestOpenOutput(t *testing.T) {

@@ -39,7 +39,9 @@ func (d *driver) launch(ctx context.Context, dyno supervisor.Dyno, found box) me
 }
 
 func failed(err error) message {
-	return message{event: supervisor.Event{Kind: supervisor.LaunchFailed, Detail: err.Error()}}
+	return message{event: supervisor.Event{
+		Kind: supervisor.LaunchFailed, Detail: err.Error(), Checksum: errors.Is(err, slugfs.ErrDigest),
+	}}
 }
 
 // settle is how long a PID 1 that was not told everything may take to see

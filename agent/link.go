@@ -142,16 +142,19 @@ func (a *agent) follow(ctx context.Context) {
 	away := false
 	for ctx.Err() == nil {
 		err := a.up.Stream(ctx, "/fleet/v1/desired", func(line []byte) error {
+			var d manifold.Desired
+			if err := json.Unmarshal(line, &d); err != nil {
+				return fmt.Errorf("read what the coordinator desires: %w", err)
+			}
+			if err := a.accept(d); err != nil {
+				return err
+			}
 			if away {
 				a.log.Info("the coordinator is back")
 			}
 			away = false
 			pause.reset()
-			var d manifold.Desired
-			if err := json.Unmarshal(line, &d); err != nil {
-				return fmt.Errorf("read what the coordinator desires: %w", err)
-			}
-			return a.accept(d)
+			return nil
 		})
 		if ctx.Err() != nil {
 			return

@@ -378,6 +378,13 @@ func (s *shipper) idle() bool {
 	return true
 }
 
+// logsDropped counts the runs whose logs were given up unshipped.
+func (s *shipper) logsDropped() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.dropped
+}
+
 func (s *shipper) closeAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -126,10 +126,11 @@ func (a *agent) serveHealth(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusServiceUnavailable, manifold.ErrorBody{ID: "unhealthy", Message: err.Error()})
 		return
 	}
+	dropped := a.ship.logsDropped()
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	answer(w, http.StatusOK, map[string]any{
-		"status": "ok", "host": a.id.ID, "dynos": len(a.drivers), "revision": a.applied,
+		"status": "ok", "host": a.id.ID, "dynos": len(a.drivers), "revision": a.applied, "logs_dropped": dropped,
 	})
 }
 

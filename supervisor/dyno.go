@@ -131,6 +131,8 @@ type Event struct {
 	Exit Exit
 	// Detail is why something failed, for people. LaunchFailed, Collected.
 	Detail string
+	// Checksum says that an image was not what its digest says. LaunchFailed.
+	Checksum bool
 	// Memory is the memory and swap the run needs, in bytes. Sampled only.
 	Memory int64
 	// Withdrawn and Grace belong to Stop. Grace 0 is the plan's own; another

@@ -218,7 +218,11 @@ func collected(s *step) {
 
 func failed(s *step) {
 	s.d.Result = &manifold.Result{Cause: manifold.CauseLaunch, Status: 1, Detail: s.e.Detail, At: s.e.At}
-	s.say("Error R99 (Platform error) -> Failed to launch the dyno: %s", s.e.Detail)
+	code := "R99 (Platform error)"
+	if s.e.Checksum {
+		code = "R17 (Checksum error)"
+	}
+	s.say("Error %s -> Failed to launch the dyno: %s", code, s.e.Detail)
 	s.close()
 }
 
