@@ -41,6 +41,11 @@ packages: ## Install the Debian packages that running needs, if any is missing
 test: ## Every test there is: format, static checks, unit, kernel and end-to-end tests (as root)
 	@TEST_PACKAGES='$(TEST_PACKAGES)' test/all
 
+.PHONY: test-vm
+test-vm: ## Kernel tests and systemd units on an emulated Debian 12 with cgroup v2 (as root)
+	@test/packages $(TEST_PACKAGES) qemu-system-x86
+	@go test -count=1 -timeout 30m -v ./test/vm
+
 .PHONY: lint
 lint: build ## Format, vet, staticcheck, tidy
 	@test/lint

@@ -30,6 +30,16 @@ func (a archive) String() string {
 	return fmt.Sprintf("deb [%s] %s %s %s", options, a.URI, a.Suite, strings.Join(a.Components, " "))
 }
 
+// Sources is the sources.list(5) by which this machine gets Debian's suite.
+func Sources(suite string) (string, error) {
+	archives, err := sources("/etc/apt", suite, false)
+	var list strings.Builder
+	for _, a := range archives {
+		fmt.Fprintln(&list, a)
+	}
+	return list.String(), err
+}
+
 // sources finds where this machine gets Debian's suite from: what apt reads
 // below etc (/etc/apt), both forms. Third parties' archives are left out:
 // they are signed by other keys or have no "main".

@@ -25,18 +25,19 @@ func boot(ctx context.Context, img image, work, console string, results io.Write
 	if err := os.Truncate(swap, 1<<30); err != nil {
 		return err
 	}
-	drive := func(file, serial string) string {
-		return "file=" + file + ",format=raw,if=virtio,snapshot=on,cache=unsafe,serial=" + serial
-	}
-	cmd := exec.CommandContext(ctx, "nice", "-n", "10", "qemu-system-x86_64",
+	args := []string{"-n", "10", "qemu-system-x86_64",
 		"-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048",
 		"-nodefaults", "-nographic", "-no-reboot", "-nic", "none",
 		"-kernel", img.kernel, "-initrd", img.initrd,
 		"-append", "console=ttyS0 root=/dev/vda rw panic=-1 mitigations=off fsck.mode=skip loglevel=5 systemd.show_status=no",
-		"-drive", drive(img.disk, "root"), "-drive", drive(work, "work"), "-drive", drive(swap, "swap"),
 		"-serial", "file:"+console,
 		"-device", "virtio-serial", "-chardev", "stdio,id=results,signal=off", "-device", "virtserialport,chardev=results,name=results",
-	)
+	}
+	for _, disk := range []struct{ serial, file string }{{"root", img.disk}, {"work", work}, {"swap", swap}} { // vda, vdb, vdc
+		args = append(args, "-drive", "id="+disk.serial+",file="+disk.file+",format=raw,if=none,snapshot=on,cache=unsafe",
+			"-device", "virtio-blk-pci,drive="+disk.serial+",serial="+disk.serial)
+	}
+	cmd := exec.CommandContext(ctx, "nice", args...)
 	said, err := os.Create(filepath.Join(filepath.Dir(work), "qemu.log"))
 	if err != nil {
 		return err

@@ -55,18 +55,22 @@ func makeWork(ctx context.Context, repo, cache, disk string) error {
 	if err := run(ctx, repo, nil, "go", "generate", "./isolation"); err != nil {
 		return err
 	}
-	build, ctx := errgroup.WithContext(ctx)
+	build, building := errgroup.WithContext(ctx)
 	build.SetLimit(2)
 	for _, t := range runs {
 		build.Go(func() error {
-			return goBuild(ctx, repo, "test", "-c", "-tags="+t.tags, "-o", filepath.Join(dir, "tests", program(t.pkg)), t.pkg)
+			return goBuild(building, repo, "test", "-c", "-tags="+t.tags, "-o", filepath.Join(dir, "tests", program(t.pkg)), t.pkg)
 		})
 	}
-	build.Go(func() error { return goBuild(ctx, repo, "build", "-o", filepath.Join(dir, "bin")+"/", "./cmd/...") })
+	build.Go(func() error { return goBuild(building, repo, "build", "-o", filepath.Join(dir, "bin")+"/", "./cmd/...") })
+	probes, err := filepath.Glob(filepath.Join(repo, "isolation", "testdata", "*"))
+	if err != nil {
+		return err
+	}
 	build.Go(func() error {
-		return goBuild(ctx, repo, "build", "-o", filepath.Join(dir, "probes")+"/", "./isolation/testdata/...")
+		return goBuild(building, repo, append([]string{"build", "-o", filepath.Join(dir, "probes") + "/"}, probes...)...)
 	})
-	build.Go(func() error { return copyStack(ctx, filepath.Join(cache, "stacks"), filepath.Join(dir, "stacks")) })
+	build.Go(func() error { return copyStack(building, filepath.Join(cache, "stacks"), filepath.Join(dir, "stacks")) })
 	if err := build.Wait(); err != nil {
 		return err
 	}

@@ -1,0 +1,169 @@
+//go:build guest
+
+package guest
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"manifold"
+)
+
+func TestUnitsRunADynoInADelegatedCgroup(t *testing.T) {
+	d := up(t)
+	for _, unit := range []string{"manifold-coordinator", "manifold-router", "manifold-agent", "manifold-dynos"} {
+		if state := property(t, unit, "ActiveState"); state != "active" {
+			t.Errorf("%s is %s", unit, state)
+		}
+	}
+	checkLimits(t, d)
+	if agent := property(t, "manifold-agent", "ControlGroup"); agent != "/manifold.slice/manifold-agent.service" {
+		t.Errorf("the agent is in %s", agent)
+	}
+	for _, kind := range []string{"erofs", "overlay"} {
+		if out, _ := exec.Command("findmnt", "-rn", "-t", kind).Output(); len(out) > 0 {
+			t.Errorf("the host sees a dyno's mounts:\n%s", out)
+		}
+	}
+}
+
+// checkLimits looks at what the kernel keeps of a standard-1x dyno's limits.
+func checkLimits(t *testing.T, d dyno) {
+	t.Helper()
+	for file, want := range map[string]string{
+		"memory.max": "536870912", "memory.swap.max": "1073741824", "memory.oom.group": "1", "pids.max": "256", "cpu.weight": "100",
+	} {
+		text, err := os.ReadFile(filepath.Join(dynos, d.Run, "app", file))
+		if got := strings.TrimSpace(string(text)); err != nil || got != want {
+			t.Errorf("%s is %q, want %s (%v)", file, got, want, err)
+		}
+	}
+	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.PID), "cgroup"))
+	if want := "0::/manifold.slice/manifold-dynos.service/manifold/" + d.Run + "/init\n"; err != nil || string(text) != want {
+		t.Errorf("PID 1 is in %q, want %q (%v)", text, want, err)
+	}
+}
+
+func TestSystemdLeavesTheDynosCgroupsAlone(t *testing.T) {
+	d := up(t)
+	run(t, "systemctl", "daemon-reload")
+	run(t, "systemctl", "daemon-reexec")
+	run(t, "systemctl", "set-property", "--runtime", "manifold.slice", "CPUWeight=200")
+	if now := awaitDyno(t, func(d dyno) bool { return d.PID > 0 }); now.PID != d.PID || now.Run != d.Run {
+		t.Errorf("it was %+v and is %+v", d, now)
+	}
+	checkLimits(t, d)
+}
+
+// Whatever becomes of the agent, its dyno has the same processes afterwards,
+// and answered all the while.
+func TestDynoOutlivesItsAgent(t *testing.T) {
+	for name, end := range map[string]func(t *testing.T, pid int){
+		"restarted": func(t *testing.T, _ int) { run(t, "systemctl", "restart", "manifold-agent") },
+		"stopped": func(t *testing.T, _ int) {
+			run(t, "systemctl", "stop", "manifold-agent")
+			run(t, "systemctl", "start", "manifold-agent")
+		},
+		"killed": func(t *testing.T, _ int) { run(t, "systemctl", "kill", "-s", "KILL", "manifold-agent") },
+		"hung": func(t *testing.T, pid int) {
+			if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "hung" {
+				dropIn(t, "manifold-agent", "[Service]\nWatchdogSec=5\nTimeoutAbortSec=1\n")
+			}
+			before := up(t)
+			pid, err := strconv.Atoi(property(t, "manifold-agent", "MainPID"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			stop := asking(t)
+			end(t, pid)
+			eventually(t, "another agent", func() bool {
+				now, err := strconv.Atoi(property(t, "manifold-agent", "MainPID"))
+				return err == nil && now != 0 && now != pid && property(t, "manifold-agent", "ActiveState") == "active"
+			})
+			after := awaitDyno(t, func(d dyno) bool { return d.State == manifold.StateUp })
+			stop()
+			if after.PID != before.PID || after.Run != before.Run || after.Crashes != 0 || !after.Since.Equal(before.Since) {
+				t.Errorf("it was %+v and is %+v", before, after)
+			}
+			if name == "hung" && !strings.Contains(run(t, "journalctl", "--no-pager", "-u", "manifold-agent"), "Watchdog timeout") {
+				t.Error("it was not the watchdog")
+			}
+		})
+	}
+}
+
+// dropIn changes a unit for the time of a test.
+func dropIn(t *testing.T, unit, text string) {
+	t.Helper()
+	dir := "/run/systemd/system/" + unit + ".service.d"
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "test.conf"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	apply := func() {
+		run(t, "systemctl", "daemon-reload")
+		run(t, "systemctl", "restart", unit)
+	}
+	t.Cleanup(func() {
+		os.RemoveAll(dir)
+		apply()
+	})
+	apply()
+}
+
+func TestDynoOutlivesTheCoordinator(t *testing.T) {
+	before := up(t)
+	stop := asking(t)
+	run(t, "systemctl", "restart", "manifold-coordinator")
+	run(t, "systemctl", "kill", "-s", "KILL", "manifold-coordinator")
+	eventually(t, "another coordinator", func() bool { return property(t, "manifold-coordinator", "ActiveState") == "active" })
+	stop()
+	run(t, "systemctl", "restart", "manifold-router")
+	if after := up(t); after.PID != before.PID || after.Crashes != 0 {
+		t.Errorf("it was %+v and is %+v", before, after)
+	}
+}
+
+// Stopping the dynos' unit ends them all, gently, and the agent with it.
+func TestStoppingTheDynosUnit(t *testing.T) {
+	before := up(t)
+	run(t, "systemctl", "stop", "manifold-dynos")
+	if state := property(t, "manifold-agent", "ActiveState"); state != "inactive" {
+		t.Errorf("the agent is %s", state)
+	}
+	if err := unix.Kill(before.PID, 0); err != unix.ESRCH {
+		t.Errorf("PID 1 is still there (%v)", err)
+	}
+	if _, err := os.Stat(filepath.Dir(dynos)); !os.IsNotExist(err) {
+		t.Errorf("the cgroup is still there (%v)", err)
+	}
+	if after := up(t); after.Run == before.Run {
+		t.Errorf("the same run came back: %+v", after)
+	}
+}
+
+func TestUnitsAreSound(t *testing.T) {
+	up(t)
+	units := []string{"manifold-agent.service", "manifold-coordinator.service", "manifold-router.service", "manifold-dynos.service"}
+	if out := run(t, append([]string{"systemd-analyze", "verify", "--man=no"}, units...)...); out != "" {
+		t.Errorf("systemd-analyze verify: %s", out)
+	}
+	t.Log(run(t, append([]string{"systemd-analyze", "security", "--no-pager"}, units[:3]...)...))
+	if out := run(t, "journalctl", "--no-pager", "-q", "-u", "manifold-*", "-g", "left-over|Unbalanced|Failed to (attach|create|remove)"); out != "" {
+		t.Errorf("systemd says:\n%s", out)
+	}
+}
