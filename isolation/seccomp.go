@@ -46,7 +46,7 @@ var allowed = []group{
 		unix.SYS_PKEY_ALLOC, unix.SYS_PKEY_FREE, unix.SYS_PKEY_MPROTECT, unix.SYS_REMAP_FILE_PAGES, unix.SYS_MSEAL, unix.SYS_MAP_SHADOW_STACK,
 		unix.SYS_GET_MEMPOLICY, unix.SYS_SET_MEMPOLICY, unix.SYS_MBIND, unix.SYS_SET_MEMPOLICY_HOME_NODE, // language runtimes ask on big machines
 	}},
-	{"processes and threads of the dyno; clone is looked at below", []uint32{
+	{"processes and threads of the dyno; clone and setrlimit are looked at below", []uint32{
 		unix.SYS_FORK, unix.SYS_VFORK, unix.SYS_EXECVE, unix.SYS_EXECVEAT, unix.SYS_EXIT, unix.SYS_EXIT_GROUP, unix.SYS_WAIT4, unix.SYS_WAITID,
 		unix.SYS_KILL, unix.SYS_TKILL, unix.SYS_TGKILL, unix.SYS_PIDFD_OPEN, unix.SYS_PIDFD_SEND_SIGNAL,
 		unix.SYS_GETPID, unix.SYS_GETPPID, unix.SYS_GETTID, unix.SYS_GETPGRP, unix.SYS_GETPGID, unix.SYS_SETPGID, unix.SYS_GETSID, unix.SYS_SETSID,
@@ -60,7 +60,7 @@ var allowed = []group{
 		unix.SYS_SCHED_GETSCHEDULER, unix.SYS_SCHED_SETSCHEDULER, unix.SYS_SCHED_GETATTR, unix.SYS_SCHED_SETATTR,
 		unix.SYS_SCHED_GET_PRIORITY_MAX, unix.SYS_SCHED_GET_PRIORITY_MIN, unix.SYS_SCHED_RR_GET_INTERVAL,
 		unix.SYS_GETPRIORITY, unix.SYS_SETPRIORITY, unix.SYS_IOPRIO_GET, unix.SYS_IOPRIO_SET,
-		unix.SYS_GETRLIMIT, unix.SYS_SETRLIMIT, unix.SYS_PRLIMIT64, unix.SYS_GETRUSAGE, unix.SYS_TIMES, unix.SYS_UNAME, unix.SYS_SYSINFO, unix.SYS_GETCPU,
+		unix.SYS_GETRLIMIT, unix.SYS_GETRUSAGE, unix.SYS_TIMES, unix.SYS_UNAME, unix.SYS_SYSINFO, unix.SYS_GETCPU,
 	}},
 	{"signals, waiting, time", []uint32{
 		unix.SYS_RT_SIGACTION, unix.SYS_RT_SIGPROCMASK, unix.SYS_RT_SIGRETURN, unix.SYS_RT_SIGPENDING, unix.SYS_RT_SIGTIMEDWAIT,
@@ -187,6 +187,22 @@ func seccompFilter() []byte {
 			f.call(family, unix.SECCOMP_RET_ALLOW)
 		}
 		f.ret(errno(unix.EAFNOSUPPORT))
+	})
+	// The core limit stays what it is (see pid1). Whoever lowers it wants no
+	// core dumps, which there are none of: it is told that it worked.
+	f.args(unix.SYS_SETRLIMIT, 0, func() {
+		f.call(unix.RLIMIT_CORE, errno(0))
+		f.ret(unix.SECCOMP_RET_ALLOW)
+	})
+	f.args(unix.SYS_PRLIMIT64, 1, func() {
+		f.op(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, 1, 0, unix.RLIMIT_CORE)
+		f.ret(unix.SECCOMP_RET_ALLOW)
+		for _, half := range []uint32{0, 4} { // of the pointer to the new limit: null only asks
+			f.load(dataArgs + 8*2 + half)
+			f.op(unix.BPF_JMP|unix.BPF_JEQ|unix.BPF_K, 1, 0, 0)
+			f.ret(errno(0))
+		}
+		f.ret(unix.SECCOMP_RET_ALLOW)
 	})
 	// Plain Linux, asking what it is, and no address randomisation (debuggers,
 	// some language runtimes).

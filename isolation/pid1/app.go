@@ -161,7 +161,9 @@ func giveUp(msg boot.Message) error {
 	}{
 		{unix.RLIMIT_NPROC, uint64(msg.Processes)},
 		{unix.RLIMIT_NOFILE, uint64(msg.OpenFiles)},
-		{unix.RLIMIT_CORE, 0},
+		// 1 and not 0: a handler that the host pipes core dumps to would get
+		// them at any limit but 1 (core(5); fs/coredump.c).
+		{unix.RLIMIT_CORE, 1},
 		{unix.RLIMIT_MEMLOCK, 64 << 10},
 		{unix.RLIMIT_MSGQUEUE, 800 << 10},
 		{unix.RLIMIT_SIGPENDING, uint64(msg.Processes)},

@@ -141,6 +141,10 @@ func mountProc(root string, _ boot.Message) error {
 	return nil
 }
 
+// maskedSys are parts of /sys that tell of the host or of other dynos: a loop
+// device's directory names the file behind it, and with that the run.
+var maskedSys = []string{"firmware", "devices/virtual/block", "fs/ext4", "fs/erofs", "kernel/debug", "kernel/slab", "kernel/tracing"}
+
 // mountSys shows sysfs read-only. In the place of the cgroup tree, which says
 // much of the host, stand the two files in which programs look for their
 // memory limit.
@@ -149,8 +153,11 @@ func mountSys(root string, msg boot.Message) error {
 	if err := mountOn("sysfs", sys, "sysfs", unix.MS_RDONLY, ""); err != nil {
 		return err
 	}
-	if _, err := os.Lstat(sys + "/firmware"); err == nil {
-		if err := mountOn("tmpfs", sys+"/firmware", "tmpfs", unix.MS_RDONLY, "size=0,nr_inodes=1"); err != nil {
+	for _, name := range maskedSys {
+		if _, err := os.Lstat(sys + "/" + name); err != nil {
+			continue // this kernel does not have it
+		}
+		if err := mountOn("tmpfs", sys+"/"+name, "tmpfs", unix.MS_RDONLY, "size=0,nr_inodes=1"); err != nil {
 			return err
 		}
 	}
