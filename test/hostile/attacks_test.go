@@ -24,9 +24,10 @@ func refused(by, want string, names ...string) (all []expectation) {
 	return all
 }
 
-func platformSays(by string, want ...string) (all []expectation) {
+// platformSays expects lines of the platform's own, under a process's name.
+func platformSays(process, by string, want ...string) (all []expectation) {
 	for _, w := range want {
-		all = append(all, expectation{name: "the platform says", by: by, want: w, platform: true})
+		all = append(all, expectation{name: process, by: by, want: w, platform: true})
 	}
 	return all
 }
@@ -78,7 +79,7 @@ var attacks = []attack{
 	{mode: "kernel", expect: join(
 		refused(readOnly, "EACCES|EROFS|ENOENT", "core_pattern", "sysrq-trigger", "/proc/sys", "/sys"),
 		refused(devices, "ENOENT|EACCES|EPERM", "kernel memory", "disks and devices"),
-		refused("masked", "empty", "/proc/kcore", "/proc/keys"),
+		refused("masked", "empty|ENOENT", "/proc/kcore", "/proc/keys"),
 		refused("kptr_restrict", "zeros|EACCES|ENOENT|EPERM", "kernel addresses (kallsyms)"),
 		refused(noCaps, "EPERM", "mknod of a disk", "mknod of a loop device", "mknod of kernel memory"),
 		refused(noCaps, "EACCES", "less likely to be killed (oom_score_adj)"),
@@ -115,9 +116,9 @@ var attacks = []attack{
 	{mode: "fork-setsid", expect: refused(pids, "EAGAIN at 2[0-9]+ processes or more", "fork-setsid")},
 	{mode: "zombies", expect: refused(pids, "EAGAIN at 2[0-9]+ processes or more", "zombies")},
 	{mode: "spin", expect: refused("CPU shares", "spinning on 32 threads", "spin")},
-	{mode: "memory-anon", expect: oom},
-	{mode: "memory-shared", expect: oom},
-	{mode: "queues", expect: oom},
+	{mode: "memory-anon", expect: oom("memory-anon")},
+	{mode: "memory-shared", expect: oom("memory-shared")},
+	{mode: "queues", expect: oom("queues")},
 	{mode: "memory-tmpfs", expect: join(
 		refused("tmpfs size", "/dev/shm/x: ENOSPC at (63|64) MiB", "memory-tmpfs"),
 		refused(owner, "(/dev/x|/sys/fs/cgroup/x|/run/x): (EACCES|EROFS|ENOENT)", "memory-tmpfs"),
@@ -131,8 +132,8 @@ var attacks = []attack{
 	{mode: "disk", expect: refused(layer, "/tmp/disk: ENOSPC at [34][0-9]{3} MiB", "disk")},
 	{mode: "inodes", expect: refused(layer, "ENOSPC at [34][0-9]{2} thousand files", "inodes")},
 	{mode: "fsync", expect: refused("a disk of its own", "a thousand done", "fsync")},
-	{mode: "log-flood", expect: platformSays("log limit", "Error L1[0-9].*dropped.*")},
-	{mode: "log-lines", expect: platformSays("log limit", "Error L1[0-9].*dropped.*")},
+	{mode: "log-flood", expect: platformSays("logplex", "log limit", "Error L1[0-9].*dropped.*")},
+	{mode: "log-lines", expect: platformSays("logplex", "log limit", "Error L1[0-9].*dropped.*")},
 	{mode: "descriptors", expect: refused("open files", "EMFILE at (9|10)000", "descriptors")},
 	{mode: "watches", expect: refused("inotify instances a user", "EMFILE at [0-9]+", "watches")},
 	{mode: "connections", during: tracked, expect: refused("connection limits", "no answer after [0-9]+ hundred", "connections")},
@@ -140,10 +141,12 @@ var attacks = []attack{
 	{mode: "dns", during: tracked, expect: refused("connection limits", "50000 sent", "dns")},
 	{mode: "stubborn", expect: join(
 		refused("SIGKILL after the grace", "does not heed SIGTERM", "stubborn"),
-		platformSays("SIGKILL after the grace", "Error R12 .*", "Process exited with status 137"),
+		platformSays("stubborn.1", "SIGKILL after the grace", "Error R12 .*", "Process exited with status 137"),
 	)},
 }
 
 // oom is the end of a dyno that wants more than its memory and swap.
-var oom = platformSays(memory, `Process running mem=15[0-9]{2}M\((29|30)[0-9]\.[0-9]%\)`, `Error R15 \(Memory quota vastly exceeded\)`,
-	"Process exited with status 137", "State changed from (up|starting) to crashed")
+func oom(mode string) []expectation {
+	return platformSays(mode+".1", memory, `Process running mem=15[0-9]{2}M\((29|30)[0-9]\.[0-9]%\)`, `Error R15 \(Memory quota vastly exceeded\)`,
+		"Process exited with status 137", "State changed from (up|starting) to crashed")
+}

@@ -282,13 +282,13 @@ func (p *platform) push(app string, files map[string][]byte) {
 	}
 }
 
-// log is what the app's log keeps of one process, "app[web.1]: text" a line.
-func (p *platform) log(app, process string) (lines []string) {
+// log is what the app's log keeps, "app[web.1]: text" a line.
+func (p *platform) log(app string) (lines []string) {
 	p.t.Helper()
 	var session struct {
 		URL string `json:"logplex_url"`
 	}
-	p.call("POST", "/apps/"+app+"/log-sessions", map[string]any{"lines": 1500, "dyno": process}, &session)
+	p.call("POST", "/apps/"+app+"/log-sessions", map[string]any{"lines": 1500}, &session)
 	res, err := loopback.Get(session.URL)
 	if err != nil {
 		p.t.Fatal(err)
@@ -299,7 +299,8 @@ func (p *platform) log(app, process string) (lines []string) {
 		p.t.Fatal(err)
 	}
 	for line := range strings.Lines(string(all)) {
-		if _, text, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
+		data, ok := strings.CutPrefix(strings.TrimSpace(line), "data: ")
+		if _, text, _ := strings.Cut(data, " "); ok {
 			lines = append(lines, text)
 		}
 	}
