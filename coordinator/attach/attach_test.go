@@ -1,0 +1,546 @@
+package attach
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"manifold"
+	"manifold/coordinator/pki"
+)
+
+// rig is a room that clients can reach.
+type rig struct {
+	*testing.T
+	room *Room
+	addr string
+	pool *x509.CertPool
+	stop func()
+}
+
+func newRig(t *testing.T, change func(*Config)) *rig {
+	t.Helper()
+	ca, err := pki.Open(func(_ string, make func() ([]byte, error)) ([]byte, error) { return make() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := ca.Server("localhost", "127.0.0.1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Log: slog.New(slog.DiscardHandler)}
+	if change != nil {
+		change(&cfg)
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &rig{T: t, room: New(cfg), addr: ln.Addr().String(), pool: ca.Pool()}
+	ctx, cancel := context.WithCancel(context.Background())
+	served := make(chan error, 1)
+	go func() { served <- r.room.Serve(ctx, ln) }()
+	var once sync.Once
+	r.stop = func() {
+		once.Do(func() {
+			cancel()
+			select {
+			case err := <-served:
+				if err != nil {
+					t.Error(err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("Serve does not end")
+			}
+		})
+	}
+	t.Cleanup(r.stop)
+	return r
+}
+
+// client speaks as the CLI does.
+type client struct {
+	*testing.T
+	*tls.Conn
+}
+
+func (r *rig) dial(line string) client {
+	r.Helper()
+	conn, err := tls.Dial("tcp", r.addr, &tls.Config{RootCAs: r.pool, DynamicRecordSizingDisabled: true})
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		r.Fatal(err)
+	}
+	c := client{r.T, conn}
+	c.say(line)
+	return c
+}
+
+func (c client) say(text string) {
+	c.Helper()
+	if _, err := io.WriteString(c.Conn, text); err != nil {
+		c.Fatal(err)
+	}
+}
+
+// piece is what one read returns: one TLS record.
+func (c client) piece(want string) {
+	c.Helper()
+	buf := make([]byte, 64<<10)
+	n, err := c.Read(buf)
+	if err != nil || string(buf[:n]) != want {
+		c.Fatalf("the client got %.100q, %v; want %.100q in one piece", buf[:n], err, want)
+	}
+}
+
+// rest is all until the room closes the connection.
+func (c client) rest() string {
+	c.Helper()
+	all, err := io.ReadAll(c.Conn)
+	if err != nil {
+		c.Fatalf("the connection did not end cleanly: %v after %.100q", err, all)
+	}
+	return string(all)
+}
+
+// agent is the other side of a session.
+type agent struct {
+	*testing.T
+	net.Conn
+	frames *bufio.Reader
+	ended  chan struct{} // when Carry has returned
+}
+
+// join waits for the client as an agent does, and is let in.
+func (r *rig) join(id string) agent {
+	r.Helper()
+	line, err := r.room.Wait(r.Context(), id, "host")
+	if err != nil {
+		r.Fatal(err)
+	}
+	ours, theirs := socketPair(r.T)
+	a := agent{r.T, ours, bufio.NewReader(ours), make(chan struct{})}
+	go func() {
+		defer close(a.ended)
+		line.Carry(theirs, bufio.NewReader(theirs))
+	}()
+	if err := ours.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		r.Fatal(err)
+	}
+	return a
+}
+
+func socketPair(t *testing.T) (a, b net.Conn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	if a, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	if b, err = ln.Accept(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { a.Close(); b.Close() })
+	return a, b
+}
+
+func (a agent) send(kind manifold.FrameKind, payload string) {
+	a.Helper()
+	if err := manifold.WriteFrame(a, kind, []byte(payload)...); err != nil {
+		a.Fatal(err)
+	}
+}
+
+func (a agent) exit() { a.send(manifold.FrameExit, string(binary.BigEndian.AppendUint32(nil, 0))) }
+
+func (a agent) want(kind manifold.FrameKind, payload string) {
+	a.Helper()
+	got, text, err := manifold.ReadFrame(a.frames, make([]byte, manifold.MaxFrame))
+	if err != nil || got != kind || string(text) != payload {
+		a.Fatalf("the agent got %c %.100q, %v; want %c %.100q", got, text, err, kind, payload)
+	}
+}
+
+// gone waits for the room to hang up on the agent.
+func (a agent) gone() {
+	a.Helper()
+	if _, err := a.frames.ReadByte(); err == nil {
+		a.Error("the agent's line is open still")
+	} else if errors.Is(err, context.DeadlineExceeded) {
+		a.Error("the agent's line stays open")
+	}
+	<-a.ended
+}
+
+func open(r *rig, terminal bool, over func()) string {
+	return r.room.Open(Session{ID: "run", Host: "host", Terminal: terminal, Over: over})
+}
+
+func TestSession(t *testing.T) {
+	r := newRig(t, nil)
+	over := make(chan struct{})
+	secret := open(r, true, func() { close(over) })
+	if len(secret) < 40 {
+		t.Errorf("secret %q can be guessed", secret)
+	}
+	c := r.dial(secret + "?x=1\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	a.send(manifold.FrameData, "$ ")
+	c.piece("rendezvous\r\n")
+	c.piece("$ ")
+	c.say("ls\x04")
+	a.want(manifold.FrameData, "ls\x04") // a terminal's Ctrl-D is the line discipline's
+	c.say("\x03")
+	a.want(manifold.FrameData, "\x03")
+	c.say("never read")
+	a.send(manifold.FrameData, "bye\r\n")
+	a.exit()
+	if got := c.rest(); got != "bye\r\n" {
+		t.Errorf("the client got %q", got)
+	}
+	c.Close()
+	<-a.ended
+	select {
+	case <-over:
+	case <-time.After(lingerTime / 2):
+		t.Error("the session is not over when the client has closed")
+	}
+	if len(r.room.sessions)+len(r.room.secrets) != 0 {
+		t.Error("the room keeps something of an old session")
+	}
+}
+
+func TestSecretIsGoodOnceAndForAWhile(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Come = 300 * time.Millisecond })
+	refused := func(line string) {
+		t.Helper()
+		c := r.dial(line)
+		c.piece("rendezvous\r\n")
+		c.piece("This session is over or was used before: run the command again.\r\n")
+		c.rest()
+	}
+	secret := open(r, true, nil)
+	first := r.dial(secret + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	first.piece("rendezvous\r\n")
+	for _, line := range []string{secret + "\r\n", "\r\n", "x\n", secret[:20] + "\r\n", "../../run\r\n"} {
+		refused(line)
+	}
+	a.send(manifold.FrameData, "still mine")
+	first.piece("still mine")
+
+	late := r.room.Open(Session{ID: "late", Host: "host"})
+	began := time.Now()
+	if _, err := r.room.Wait(t.Context(), "late", "host"); !errors.Is(err, ErrNoClient) || time.Since(began) < 250*time.Millisecond {
+		t.Errorf("a client that does not come: %v after %s", err, time.Since(began))
+	}
+	refused(late + "\r\n")
+
+	long := r.dial(strings.Repeat("x", 1000))
+	if _, err := long.Read(make([]byte, 1)); err == nil {
+		t.Error("a line without end is answered")
+	}
+}
+
+func TestWhoMayJoin(t *testing.T) {
+	r := newRig(t, nil)
+	open(r, true, nil)
+	for _, who := range [][2]string{{"run", "other-host"}, {"other", "host"}} {
+		if _, err := r.room.Wait(t.Context(), who[0], who[1]); !errors.Is(err, ErrNoSession) {
+			t.Errorf("Wait(%s, %s): %v", who[0], who[1], err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	waits := make(chan error)
+	go func() { _, err := r.room.Wait(ctx, "run", "host"); waits <- err }()
+	eventually(t, func() bool { r.room.mu.Lock(); defer r.room.mu.Unlock(); return r.room.sessions["run"].isWaited })
+	if _, err := r.room.Wait(t.Context(), "run", "host"); !errors.Is(err, ErrNoSession) {
+		t.Errorf("a second agent: %v", err)
+	}
+	cancel() // the agent is gone, and with it the session
+	if err := <-waits; !errors.Is(err, context.Canceled) {
+		t.Errorf("an agent that went away: %v", err)
+	}
+	if len(r.room.sessions) != 0 {
+		t.Error("its session is still there")
+	}
+}
+
+func TestCancelledSessionSendsTheClientAway(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, true, nil) + "\r\n")
+	eventually(t, func() bool { r.room.mu.Lock(); defer r.room.mu.Unlock(); return len(r.room.secrets) == 0 })
+	r.room.Cancel("run")
+	if got := c.rest(); got != "" {
+		t.Errorf("the client got %q", got)
+	}
+	if _, err := r.room.Wait(t.Context(), "run", "host"); !errors.Is(err, ErrNoSession) {
+		t.Errorf("a cancelled session can be joined: %v", err)
+	}
+	c = r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece("rendezvous\r\n")
+	r.room.Cancel("run") // too late: it is joined
+	a.send(manifold.FrameData, "on")
+	c.piece("on")
+}
+
+func eventually(t *testing.T, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("it does not come to be")
+		}
+	}
+}
+
+func TestEndOfPipedInput(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, false, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece("rendezvous\r\n")
+	c.say("one\x04")
+	a.want(manifold.FrameData, "one")
+	c.say("two") // that was none yet
+	a.want(manifold.FrameData, "\x04two")
+	c.say("a\x04b")
+	a.want(manifold.FrameData, "a\x04b")
+	c.say("three\n\x04")
+	a.want(manifold.FrameData, "three\n")
+	a.want(manifold.FrameEnd, "")
+	a.send(manifold.FrameData, "got three")
+	c.piece("got three")
+	a.exit()
+	c.rest()
+}
+
+func TestEmptyInput(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, false, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece("rendezvous\r\n")
+	c.say("\x04")
+	a.want(manifold.FrameEnd, "")
+	c.Close()
+	a.gone()
+}
+
+// The line of the exit status comes in one piece, wherever the program's
+// output was cut.
+func TestExitStatusLineInOnePiece(t *testing.T) {
+	line := sentinel + "42\r\n"
+	for cut := range len(line) {
+		var pieces []string
+		o := &output{to: writerFunc(func(p []byte) { pieces = append(pieces, string(p)) })}
+		for _, part := range []string{"out" + line[:cut], line[cut:], "after"} {
+			if err := o.write([]byte(part)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got := strings.Join(pieces, "|"); !strings.HasSuffix(got, "|"+line+"|after") || strings.ReplaceAll(got, "|", "") != "out"+line+"after" {
+			t.Errorf("cut at %d: %q", cut, got)
+		}
+	}
+	r := newRig(t, nil)
+	c := r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece(greeting)
+	a.send(manifold.FrameData, strings.Repeat("x", 30_000)+line[:10])
+	a.send(manifold.FrameData, line[10:])
+	a.exit()
+	c.piece(strings.Repeat("x", record))
+	c.piece(strings.Repeat("x", 30_000-record))
+	c.piece(line)
+	c.rest()
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(p []byte) (int, error) { f(p); return len(p), nil }
+
+// Whatever a program writes reaches the client, whole and in order.
+func FuzzOutput(f *testing.F) {
+	f.Add([]byte("a"+sentinel+"1\nb"), 3)
+	f.Add([]byte(strings.Repeat(sentinel, 20)), 7)
+	f.Add([]byte("\xef\xef\xbf\xef\xbf\xbf x"), 1)
+	f.Fuzz(func(t *testing.T, text []byte, size int) {
+		if size <= 0 {
+			size = 1
+		}
+		var got bytes.Buffer
+		o := &output{to: writerFunc(func(p []byte) { got.Write(p) })}
+		for rest := text; len(rest) > 0; {
+			n := min(size, len(rest))
+			if err := o.write(rest[:n]); err != nil {
+				t.Fatal(err)
+			}
+			rest = rest[n:]
+			if len(o.held) > maxSentinel {
+				t.Fatalf("%d bytes are held back", len(o.held))
+			}
+		}
+		if err := o.flush(); err != nil || !bytes.Equal(got.Bytes(), text) {
+			t.Fatalf("%q became %q", text, got.Bytes())
+		}
+	})
+}
+
+func TestLostClient(t *testing.T) {
+	r := newRig(t, nil)
+	for name, leave := range map[string]func(client){
+		"closed":      func(c client) { c.Close() },
+		"half-closed": func(c client) { c.CloseWrite() }, // SIGINT without a terminal
+		"reset": func(c client) {
+			_ = c.NetConn().(*net.TCPConn).SetLinger(0)
+			c.NetConn().Close()
+		},
+	} {
+		c := r.dial(open(r, true, nil) + "\r\n")
+		a := r.join("run")
+		a.send(manifold.FrameStarted, "")
+		c.piece(greeting)
+		leave(c)
+		t.Log(name)
+		a.gone()
+	}
+	// One that leaves before the process has started.
+	c := r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	c.Close()
+	a.gone()
+}
+
+func TestLostAgent(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	a.send(manifold.FrameData, "half")
+	c.piece(greeting)
+	c.piece("half")
+	a.Close()
+	if got := c.rest(); !strings.Contains(got, "connection to the dyno was lost") {
+		t.Errorf("the client is told %q", got)
+	}
+	<-a.ended
+	c = r.dial(open(r, true, nil) + "\r\n")
+	a = r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece(greeting)
+	if _, err := a.Write([]byte("D\xff\xffnonsense")); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.rest(); !strings.Contains(got, "lost") {
+		t.Errorf("after a frame that is too long: %q", got)
+	}
+}
+
+func TestIdleClientIsSentAway(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Idle = 400 * time.Millisecond })
+	c := r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece(greeting)
+	began := time.Now()
+	for time.Since(began) < time.Second { // not as long as something moves, either way
+		c.say("x")
+		a.want(manifold.FrameData, "x")
+		a.send(manifold.FrameData, "y")
+		c.piece("y")
+		time.Sleep(50 * time.Millisecond)
+	}
+	c.rest()
+	a.gone()
+	if idle := time.Since(began) - time.Second; idle < 300*time.Millisecond {
+		t.Errorf("sent away after %s", idle)
+	}
+}
+
+// A client that does not read holds back its own process, not our memory.
+func TestSlowClientHoldsItsProcessBack(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece(greeting)
+	payload := strings.Repeat("z", manifold.MaxFrame)
+	if err := a.SetWriteDeadline(time.Now().Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	sent := 0
+	for ; sent < 10_000; sent++ {
+		if err := manifold.WriteFrame(a.Conn, manifold.FrameData, []byte(payload)...); err != nil {
+			break
+		}
+	}
+	if sent == 10_000 {
+		t.Error("327 MB went to a client that reads nothing")
+	}
+	t.Logf("%d KB were buffered on the way", sent*manifold.MaxFrame>>10)
+	c.Close()
+	<-a.ended
+}
+
+func TestServeEndsItsSessions(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece(greeting)
+	stranger := r.dial("")
+	r.stop()
+	a.gone()
+	for _, conn := range []client{c, stranger} {
+		if _, err := conn.Read(make([]byte, 1)); err == nil {
+			t.Error("a client is still connected")
+		}
+	}
+}
+
+// Many at once, and nothing mixed up. Run with -race.
+func TestManySessions(t *testing.T) {
+	r := newRig(t, nil)
+	var all sync.WaitGroup
+	for i := range 40 {
+		id := fmt.Sprint("run-", i)
+		secret := r.room.Open(Session{ID: id, Host: "host", Terminal: i%2 == 0})
+		all.Go(func() {
+			c := r.dial(secret + "\r\n")
+			a := r.join(id)
+			a.send(manifold.FrameStarted, "")
+			c.piece(greeting)
+			c.say(id)
+			a.want(manifold.FrameData, id)
+			a.send(manifold.FrameData, id)
+			a.exit()
+			if got := c.rest(); got != id {
+				t.Errorf("%s got %q", id, got)
+			}
+		})
+	}
+	all.Wait()
+}
