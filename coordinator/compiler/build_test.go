@@ -312,7 +312,7 @@ func TestFailuresAreSentences(t *testing.T) {
 		{"result is garbage", result("{"), ours},
 		{"result is huge", result(`{"language":"` + strings.Repeat("A", maxResult) + `"}`), ours},
 		{"bad Procfile", result(resultJSON("Go", "web\n", "")), "Procfile line 1: \"web\" is not of the form"},
-		{"bad release", result(resultJSON("Go", "", "- x\n")), "bin/release did not print the YAML"},
+		{"bad release", result(resultJSON("Go", "", "- x\n")), "Push rejected, the buildpack's bin/release cannot be used: it must be a map"},
 		{"no host", func(r *rig) { r.runner.err = fmt.Errorf("run job: %w", scheduler.ErrNoHost) }, "no host is online"},
 		{"scheduler", func(r *rig) { r.runner.err = errors.New("secret path") }, ours},
 		{"store", func(r *rig) { r.store.err = errors.New("secret path") }, ours},

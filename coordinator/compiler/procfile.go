@@ -2,6 +2,7 @@ package compiler
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"strings"
 	"unicode/utf8"
@@ -74,25 +75,69 @@ const maxRelease = 64 << 10
 // parseRelease reads the YAML that a buildpack's bin/release printed and
 // returns its default process types. Everything else in it (add-ons, config
 // vars) has no meaning here.
+//
+// It walks the nodes itself: decoding into a map takes time and memory that
+// grow with the square of the number of repeated keys, and a stranger wrote
+// this.
 func parseRelease(text []byte) (map[string]string, error) {
 	if len(text) > maxRelease {
 		return nil, fmt.Errorf("the buildpack's bin/release printed more than %d KB", maxRelease>>10)
 	}
-	var release struct {
-		Types map[string]string `yaml:"default_process_types"`
+	var document yaml.Node
+	if err := yaml.Unmarshal(text, &document); err != nil {
+		return nil, fmt.Errorf("the buildpack's bin/release did not print the YAML it must: %s", clip(err.Error()))
 	}
-	if err := yaml.Unmarshal(text, &release); err != nil {
-		return nil, fmt.Errorf("the buildpack's bin/release did not print the YAML it must: %w", err)
+	if len(document.Content) == 0 || isNull(document.Content[0]) {
+		return nil, nil
 	}
-	if len(release.Types) > MaxProcessTypes {
-		return nil, fmt.Errorf("the buildpack's bin/release names %d process types; at most %d are allowed", len(release.Types), MaxProcessTypes)
+	bad := func(err error) error { return fmt.Errorf("the buildpack's bin/release cannot be used: %w", err) }
+	release, err := pairs(document.Content[0])
+	if err != nil {
+		return nil, bad(err)
 	}
-	for name, command := range release.Types {
-		if err := checkProcess(name, command); err != nil {
-			return nil, fmt.Errorf("the buildpack's bin/release cannot be used: %w", err)
+	named, ok := release["default_process_types"]
+	if !ok || isNull(named) {
+		return nil, nil
+	}
+	processes, err := pairs(named)
+	if err != nil {
+		return nil, bad(fmt.Errorf("default_process_types: %w", err))
+	}
+	types := map[string]string{}
+	for name, command := range processes {
+		if command.Kind != yaml.ScalarNode {
+			return nil, bad(fmt.Errorf("the command of %s is no text", clip(name)))
 		}
+		if err := checkProcess(name, command.Value); err != nil {
+			return nil, bad(err)
+		}
+		types[name] = command.Value
 	}
-	return release.Types, nil
+	return types, nil
+}
+
+func isNull(n *yaml.Node) bool { return n.Kind == yaml.ScalarNode && n.Tag == "!!null" }
+
+// pairs reads a mapping of at most MaxProcessTypes scalar keys, each once.
+func pairs(n *yaml.Node) (map[string]*yaml.Node, error) {
+	if n.Kind != yaml.MappingNode {
+		return nil, errors.New("it must be a map")
+	}
+	if len(n.Content)/2 > MaxProcessTypes {
+		return nil, fmt.Errorf("it names %d entries; at most %d are allowed", len(n.Content)/2, MaxProcessTypes)
+	}
+	all := map[string]*yaml.Node{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		if key.Kind != yaml.ScalarNode {
+			return nil, errors.New("its keys must be text")
+		}
+		if all[key.Value] != nil {
+			return nil, fmt.Errorf("it names %s twice", clip(key.Value))
+		}
+		all[key.Value] = n.Content[i+1]
+	}
+	return all, nil
 }
 
 // clip keeps a stranger's text short in an error message.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"strings"
 	"testing"
+	"time"
 
 	"manifold"
 )
@@ -90,9 +91,18 @@ func TestParseRelease(t *testing.T) {
 		"default_process_types: {web: \"\"}", "default_process_types: {web: \"a\\0b\"}", strings.Repeat("a", maxRelease+1),
 		"a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\n" +
 			"e: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e]\ndefault_process_types: *f\n",
+		"default_process_types: {web: a, web: b}", "default_process_types: {a: &x b, c: *x}", "{[a]: b}",
+		// Each took a decoder minutes or gigabytes, or might.
+		strings.Repeat("a: |\n", 13_000), strings.Repeat("[", 65_000), strings.Repeat("{a: ", 16_000), strings.Repeat("? ", 32_000),
+		"default_process_types:\n" + strings.Repeat(" <<: *a\n", 8_000),
+		"x: &a {b: c}\ndefault_process_types:\n" + strings.Repeat(" <<: *a\n", 5_000),
 	} {
+		began := time.Now()
 		if got, err := parseRelease([]byte(bad)); err == nil {
 			t.Errorf("%.60q was taken: %v", bad, got)
+		}
+		if took := time.Since(began); took > 5*time.Second {
+			t.Errorf("%.60q took %s", bad, took)
 		}
 	}
 }

@@ -75,7 +75,7 @@ func (b *build) processTypes(r result) (map[string]string, error) {
 	}
 	defaults, err := parseRelease(r.Release)
 	if err != nil {
-		return nil, refuse(err.Error())
+		return nil, refuse("Push rejected, " + err.Error() + ".")
 	}
 	maps.DeleteFunc(defaults, func(name, _ string) bool { _, ok := declared[name]; return ok })
 
