@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -57,6 +58,21 @@ func BenchmarkLogs(b *testing.B) {
 	b.ReportMetric(float64(got)/took.Seconds(), "lines/s")
 	b.ReportMetric(float64(lines+1-got), "dropped")
 	b.ReportMetric(float64(used.Microseconds())/float64(got), "agent-µs/line")
+}
+
+// BenchmarkFollow is how long a line of a quiet dyno is on its way home.
+func BenchmarkFollow(b *testing.B) {
+	r := newRig(b)
+	a := r.assignment(`while :; do echo line; sleep 0.2; done`)
+	r.want(a)
+	r.awaitState(a.ID, manifold.StateUp)
+	time.Sleep(10 * time.Second)
+	r.mu.Lock()
+	lags := slices.Clone(r.lags)
+	r.mu.Unlock()
+	slices.Sort(lags)
+	b.ReportMetric(float64(lags[len(lags)/2].Milliseconds()), "ms-p50")
+	b.ReportMetric(float64(lags[len(lags)*95/100].Milliseconds()), "ms-p95")
 }
 
 // cpuTime is what a process used so far (proc(5), fields 14 and 15 of stat).

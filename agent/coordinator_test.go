@@ -49,6 +49,7 @@ type testCoordinator struct {
 	logs     map[string][]manifold.LogLine // by stream, each number once
 	sources  map[string]manifold.LogStream // the same, without lines
 	doubled  int
+	lags     []time.Duration // from a line's writing to its arrival
 	down     bool
 	input    []byte
 	outputs  map[string][]byte
@@ -224,6 +225,7 @@ func (c *testCoordinator) takeLogs(w http.ResponseWriter, r *http.Request) {
 				continue
 			}
 			had, last = append(had, line), line.Seq
+			c.lags = append(c.lags, time.Since(line.Time))
 		}
 		c.logs[s.ID] = had
 		s.Lines = nil
