@@ -111,7 +111,8 @@ func (c *Compiler) Build(ctx context.Context, r Request, out io.Writer) (manifol
 }
 
 // Collect removes the build caches of apps that exist (App.ID) does not know.
-// It may be called at any time.
+// It may be called at any time if exists looks at the present: it is asked
+// after the caches were listed.
 func (c *Compiler) Collect(exists func(app string) bool) error { return c.cache.collect(exists) }
 
 // enter takes the app's place and one of the build slots.

@@ -37,6 +37,10 @@ func (p *progress) Write(text []byte) (int, error) {
 	if err == nil {
 		err = p.control.Flush()
 	}
+	if err == nil {
+		// A build may be silent for longer than that.
+		err = p.control.SetWriteDeadline(time.Time{})
+	}
 	if err != nil {
 		p.lost()
 	}

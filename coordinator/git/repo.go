@@ -57,7 +57,8 @@ func (s *Server) command(ctx context.Context, dir string, args ...string) *exec.
 }
 
 // Collect removes the repositories of apps that exist (App.ID) does not know,
-// and what making one left behind. It may be called at any time.
+// and what making one left behind. It may be called at any time if exists looks
+// at the present: it is asked after the repositories were listed.
 func (s *Server) Collect(exists func(app string) bool) error {
 	s.repos.Lock()
 	defer s.repos.Unlock()
