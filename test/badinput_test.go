@@ -8,14 +8,16 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"manifold/test/platform"
 )
 
 // tight returns a platform whose builds may take little, and with a directory
 // of hostile buildpacks. Each name below is a buildpack, its text bin/compile.
-func tight(t *testing.T) *instance {
+func tight(t *testing.T) *platform.Instance {
 	t.Helper()
-	p := ownPlatform(t)
-	packs := filepath.Join(p.dir, "buildpacks")
+	p := own(t)
+	packs := filepath.Join(p.Dir, "buildpacks")
 	for name, compile := range map[string]string{
 		"failing": "echo 'no compiler for this'; exit 3",
 		"hanging": "echo 'thinking …'; sleep 1000000",
@@ -23,14 +25,14 @@ func tight(t *testing.T) *instance {
 		"huge":    "head -c 60M /dev/urandom > $1/noise",
 		"spam":    "head -c 3000000 /dev/urandom | base64 -w 0; echo; exit 1",
 	} {
-		write(t, filepath.Join(packs, name, "bin"), map[string]string{
+		platform.Write(t, filepath.Join(packs, name, "bin"), map[string]string{
 			"detect":  "#!/bin/sh\necho " + name + "\n",
 			"compile": "#!/bin/sh\n" + compile + "\n",
 			"release": "#!/bin/sh\nprintf -- '---\\ndefault_process_types:\\n  web: sleep 1000\\n'\n",
 		})
 	}
-	p.extra = []string{"MANIFOLD_BUILD_TIMEOUT=45s", "MANIFOLD_SLUG_LIMIT=40", "MANIFOLD_BUILDPACKS=" + packs}
-	if err := p.start(); err != nil {
+	p.Extra = []string{"MANIFOLD_BUILD_TIMEOUT=45s", "MANIFOLD_SLUG_LIMIT=40", "MANIFOLD_BUILDPACKS=" + packs}
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
 	return p
@@ -40,10 +42,10 @@ func tight(t *testing.T) *instance {
 // serves on, and the next good push works.
 func TestBadBuilds(t *testing.T) {
 	p := tight(t)
-	app := p.createApp(t)
+	app := p.CreateApp(t)
 	good := map[string]string{"Procfile": "web: python3 app.py\n", "requirements.txt": "", "app.py": answering("good")}
-	p.push(t, repository(t, good), app)
-	p.answers(t, app, "/", "good")
+	p.Push(t, platform.Repository(t, good), app)
+	p.Answers(t, app, "/", "good")
 
 	for _, c := range []struct {
 		name, buildpack string
@@ -64,20 +66,20 @@ func TestBadBuilds(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			packs := []map[string]string{}
 			if c.buildpack != "" {
-				packs = append(packs, map[string]string{"buildpack": filepath.Join(p.dir, "buildpacks", c.buildpack)})
+				packs = append(packs, map[string]string{"buildpack": filepath.Join(p.Dir, "buildpacks", c.buildpack)})
 			}
-			p.call(t, "PUT", "/apps/"+app+"/buildpack-installations", map[string]any{"updates": packs}, nil)
+			p.Call(t, "PUT", "/apps/"+app+"/buildpack-installations", map[string]any{"updates": packs}, nil)
 			began := time.Now()
-			p.pushRefused(t, repository(t, c.files), app, c.words...)
+			p.PushRefused(t, platform.Repository(t, c.files), app, c.words...)
 			t.Logf("refused after %.1f s", time.Since(began).Seconds())
-			p.answers(t, app, "/", "good")
+			p.Answers(t, app, "/", "good")
 		})
 	}
-	p.call(t, "PUT", "/apps/"+app+"/buildpack-installations", map[string]any{"updates": []any{}}, nil)
-	p.forcePush(t, repository(t, with(good, "app.py", answering("better"))), app)
-	p.answers(t, app, "/", "better")
+	p.Call(t, "PUT", "/apps/"+app+"/buildpack-installations", map[string]any{"updates": []any{}}, nil)
+	p.ForcePush(t, platform.Repository(t, with(good, "app.py", answering("better"))), app)
+	p.Answers(t, app, "/", "better")
 	var releases []struct{ Version int }
-	p.call(t, "GET", "/apps/"+app+"/releases", nil, &releases)
+	p.Call(t, "GET", "/apps/"+app+"/releases", nil, &releases)
 	if len(releases) != 4 {
 		t.Errorf("there are %d releases; refused pushes must make none (want 4)", len(releases))
 	}
@@ -105,9 +107,9 @@ func manyTypes(n int) string {
 // unharmed and harmless: links that point out of it, names no one can read,
 // Windows line ends.
 func TestOddFiles(t *testing.T) {
-	p := platform(t)
+	p := running(t)
 	dir := t.TempDir()
-	write(t, dir, map[string]string{
+	platform.Write(t, dir, map[string]string{
 		"Procfile":         "web: python3 app.py\r\n\r\nworker: sleep 1000\r\n",
 		"requirements.txt": "",
 		"new\nline":        "a name with a newline",
@@ -121,12 +123,12 @@ func TestOddFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	commit(t, dir)
-	app := p.createApp(t)
-	p.push(t, dir, app)
-	p.answers(t, app, "/", "odd")
+	platform.Commit(t, dir)
+	app := p.CreateApp(t)
+	p.Push(t, dir, app)
+	p.Answers(t, app, "/", "odd")
 	var formation []struct{ Type, Command string }
-	p.call(t, "GET", "/apps/"+app+"/formation", nil, &formation)
+	p.Call(t, "GET", "/apps/"+app+"/formation", nil, &formation)
 	for _, f := range formation {
 		if strings.ContainsAny(f.Command+f.Type, "\r\n") {
 			t.Errorf("a line end got into process type %q, command %q", f.Type, f.Command)
@@ -139,56 +141,56 @@ func TestOddFiles(t *testing.T) {
 
 // What a person may send to the API: a status and a sentence.
 func TestBadRequests(t *testing.T) {
-	p := platform(t)
-	app := p.createApp(t)
-	p.push(t, sampleApp(t, "hello"), app)
-	p.answers(t, app, "/", "Hello")
+	p := running(t)
+	app := p.CreateApp(t)
+	p.Push(t, platform.Sample(t, "hello"), app)
+	p.Answers(t, app, "/", "Hello")
 
 	for _, name := range []string{"", "ab", "Upper", "-dash", "dash-", "two words", "../etc", "a.b", strings.Repeat("x", 31), "naïve", "new\nline"} {
 		if name == "" {
 			continue // means: draw one
 		}
-		p.refused(t, 422, "POST", "/apps", map[string]string{"name": name}, "Name")
+		p.Refused(t, 422, "POST", "/apps", map[string]string{"name": name}, "Name")
 	}
-	p.refused(t, 422, "POST", "/apps", map[string]string{"name": app}, "taken")
+	p.Refused(t, 422, "POST", "/apps", map[string]string{"name": app}, "taken")
 
 	scale := func(typ string, quantity any) map[string]any {
 		return map[string]any{"updates": []any{map[string]any{"type": typ, "quantity": quantity}}}
 	}
-	p.refused(t, 404, "PATCH", "/apps/"+app+"/formation", scale("nosuch", 1), "nosuch")
+	p.Refused(t, 404, "PATCH", "/apps/"+app+"/formation", scale("nosuch", 1), "nosuch")
 	for _, quantity := range []any{"-5x", 101, "1e9", "99999999999999999999", 1.5, "", true} {
-		p.refused(t, 422, "PATCH", "/apps/"+app+"/formation", scale("web", quantity), "")
+		p.Refused(t, 422, "PATCH", "/apps/"+app+"/formation", scale("web", quantity), "")
 	}
-	p.refused(t, 422, "PATCH", "/apps/"+app+"/formation", scale("web", -1), "")
+	p.Refused(t, 422, "PATCH", "/apps/"+app+"/formation", scale("web", -1), "")
 
-	p.refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"BIG": strings.Repeat("x", 64<<10)}, "64 KB")
-	p.refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"NUL": "a\x00b"}, "NUL")
-	p.refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"1BAD": "x"}, "1BAD")
-	if status, text := p.request(t, "PATCH", "/apps/"+app+"/config-vars", p.token, []byte(`{"A": `)); status/100 != 4 {
+	p.Refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"BIG": strings.Repeat("x", 64<<10)}, "64 KB")
+	p.Refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"NUL": "a\x00b"}, "NUL")
+	p.Refused(t, 422, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"1BAD": "x"}, "1BAD")
+	if status, text := p.Request(t, "PATCH", "/apps/"+app+"/config-vars", p.Token, []byte(`{"A": `)); status/100 != 4 {
 		t.Errorf("half a JSON object: %d %s", status, text)
 	}
 
 	var vars map[string]string
-	p.call(t, "GET", "/apps/"+app+"/config-vars", nil, &vars)
+	p.Call(t, "GET", "/apps/"+app+"/config-vars", nil, &vars)
 	if len(vars) != 0 {
 		t.Errorf("a refused config var was kept: %v", vars)
 	}
-	p.answers(t, app, "/", "Hello")
+	p.Answers(t, app, "/", "Hello")
 }
 
 // Tokens that are wrong or missing, at each door.
 func TestBadTokens(t *testing.T) {
-	p := platform(t)
-	app := p.createApp(t)
-	for name, token := range map[string]string{"wrong": "0000-1111", "missing": "", "almost": p.token[:len(p.token)-1]} {
-		if status, text := p.request(t, "GET", "/account", token, nil); status != 401 {
+	p := running(t)
+	app := p.CreateApp(t)
+	for name, token := range map[string]string{"wrong": "0000-1111", "missing": "", "almost": p.Token[:len(p.Token)-1]} {
+		if status, text := p.Request(t, "GET", "/account", token, nil); status != 401 {
 			t.Errorf("API with the %s token: %d %s", name, status, text)
 		}
-		out, err := p.tryPush(t, sampleApp(t, "hello"), app, "main", token)
+		out, err := p.TryPush(t, platform.Sample(t, "hello"), app, "main", token)
 		if err == nil {
 			t.Errorf("git push with the %s token was accepted:\n%s", name, out)
 		}
-		if strings.Contains(out, p.token) {
+		if strings.Contains(out, p.Token) {
 			t.Error("a token is in what git shows")
 		}
 	}
@@ -196,7 +198,7 @@ func TestBadTokens(t *testing.T) {
 	// A host that joins with a wrong token is told why, and runs nothing.
 	dir := t.TempDir()
 	token := filepath.Join(dir, "token")
-	right, err := os.ReadFile(filepath.Join(p.home, "coordinator", "join-token"))
+	right, err := os.ReadFile(filepath.Join(p.Home, "coordinator", "join-token"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -204,26 +206,26 @@ func TestBadTokens(t *testing.T) {
 	if err := os.WriteFile(token, []byte("nonsense."+fingerprint+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stranger, err := newInstance(dir)
+	stranger, err := platform.New(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var out buffer
-	cmd := exec.Command(filepath.Join(programs, "manifold-agent"))
-	cmd.Env = append(stranger.environ(), "MANIFOLD_FLEET_ADDR="+p.fleet, "MANIFOLD_JOIN_TOKEN_FILE="+token)
+	var out platform.Buffer
+	cmd := exec.Command(filepath.Join(platform.Programs, "manifold-agent"))
+	cmd.Env = append(stranger.Environ(), "MANIFOLD_FLEET_ADDR="+p.Fleet, "MANIFOLD_JOIN_TOKEN_FILE="+token)
 	cmd.Stdout, cmd.Stderr = &out, &out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if _, err := stranger.agent().Post("http://agent/v1/teardown", "", nil); err != nil {
+		if _, err := stranger.Agent().Post("http://agent/v1/teardown", "", nil); err != nil {
 			t.Errorf("tear the stranger down: %v", err)
 			_ = cmd.Process.Kill()
 		}
 		_ = cmd.Wait()
-		stranger.nothingLeft(t)
+		stranger.NothingLeft(t)
 	}()
-	eventually(t, 20*time.Second, func() error {
+	platform.Eventually(t, 20*time.Second, func() error {
 		if !strings.Contains(out.String(), "token") {
 			return fmt.Errorf("the agent does not say that its token is wrong: %s", out.String())
 		}

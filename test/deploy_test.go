@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"manifold/test/platform"
 )
 
 // Every sample app is pushed, built by the buildpack for its language, and
@@ -24,13 +26,13 @@ func TestPushAndServe(t *testing.T) {
 		}
 		served++
 		t.Run(e.Name(), func(t *testing.T) {
-			p := platform(t)
-			app := p.createApp(t)
-			out := p.push(t, sampleApp(t, e.Name()), app)
+			p := running(t)
+			app := p.CreateApp(t)
+			out := p.Push(t, platform.Sample(t, e.Name()), app)
 			if !strings.Contains(out, "remote: -----> ") {
 				t.Errorf("the build was not shown:\n%s", out)
 			}
-			t.Logf("answer: %q", p.answers(t, app, "/", ""))
+			t.Logf("answer: %q", p.Answers(t, app, "/", ""))
 		})
 	}
 	if served < 5 {
@@ -44,33 +46,33 @@ func TestPushAndServe(t *testing.T) {
 // flag, so a Procfile is what is added to them.
 func TestThirdParty(t *testing.T) {
 	t.Run("express", func(t *testing.T) {
-		p := platform(t)
+		p := running(t)
 		dir := t.TempDir()
 		unpackNPM(t, "mountebank@2.9.1", dir)
-		write(t, dir, map[string]string{"Procfile": "web: bin/mb start --port $PORT --nologfile\n"})
-		commit(t, dir)
-		app := p.createApp(t)
-		p.push(t, dir, app)
-		p.answers(t, app, "/config", `"version": "2.9.1"`)
-		p.answers(t, app, "/", `"_links"`)
+		platform.Write(t, dir, map[string]string{"Procfile": "web: bin/mb start --port $PORT --nologfile\n"})
+		platform.Commit(t, dir)
+		app := p.CreateApp(t)
+		p.Push(t, dir, app)
+		p.Answers(t, app, "/config", `"version": "2.9.1"`)
+		p.Answers(t, app, "/", `"_links"`)
 	})
 	t.Run("go", func(t *testing.T) {
-		p := platform(t)
+		p := running(t)
 		dir := t.TempDir()
 		unpackGo(t, "github.com/prometheus/blackbox_exporter@v0.25.0", dir)
-		write(t, dir, map[string]string{"Procfile": "web: blackbox_exporter --web.listen-address=:$PORT --config.file=blackbox.yml\n"})
-		commit(t, dir)
-		app := p.createApp(t)
-		p.push(t, dir, app)
-		p.answers(t, app, "/", "Blackbox Exporter")
-		p.answers(t, app, "/metrics", "blackbox_exporter_config_last_reload_successful 1")
+		platform.Write(t, dir, map[string]string{"Procfile": "web: blackbox_exporter --web.listen-address=:$PORT --config.file=blackbox.yml\n"})
+		platform.Commit(t, dir)
+		app := p.CreateApp(t)
+		p.Push(t, dir, app)
+		p.Answers(t, app, "/", "Blackbox Exporter")
+		p.Answers(t, app, "/metrics", "blackbox_exporter_config_last_reload_successful 1")
 	})
 }
 
 // unpackNPM puts a package of the npm registry into dir.
 func unpackNPM(t *testing.T, pkg, dir string) {
 	t.Helper()
-	tarball := filepath.Join(cache, "npm", strings.ReplaceAll(pkg, "@", "-")+".tgz")
+	tarball := filepath.Join(platform.Cache, "npm", strings.ReplaceAll(pkg, "@", "-")+".tgz")
 	if _, err := os.Stat(tarball); err != nil {
 		if err := os.MkdirAll(filepath.Dir(tarball), 0o755); err != nil {
 			t.Fatal(err)
@@ -103,16 +105,16 @@ func output(t *testing.T, dir, command string, args ...string) []byte {
 
 // A push to a branch that is not deployed is kept, and the pusher is told.
 func TestPushOtherBranch(t *testing.T) {
-	p := platform(t)
-	app := p.createApp(t)
-	out, err := p.tryPush(t, sampleApp(t, "hello"), app, "topic", p.token)
+	p := running(t)
+	app := p.CreateApp(t)
+	out, err := p.TryPush(t, platform.Sample(t, "hello"), app, "topic", p.Token)
 	if err != nil {
 		t.Errorf("git push of another branch: %v\n%s", err, out)
 	}
 	if !strings.Contains(out, "main") || strings.Contains(out, "Launching") {
 		t.Errorf("the pusher is not told that nothing was deployed:\n%s", out)
 	}
-	if status, _, _ := p.visit(app, "/"); status == http.StatusOK {
+	if status, _, _ := p.Visit(app, "/"); status == http.StatusOK {
 		t.Error("the branch was deployed")
 	}
 	t.Logf("pusher reads:\n%s", out)

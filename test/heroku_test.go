@@ -9,12 +9,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"manifold/test/platform"
 )
 
 // session is a transcript of the real heroku CLI.
 type session struct {
 	t          *testing.T
-	p          *instance
+	p          *platform.Instance
 	dir        string
 	transcript strings.Builder
 }
@@ -22,7 +24,7 @@ type session struct {
 // run runs one command, which must succeed and print each of want.
 func (s *session) run(line string, want ...string) string {
 	s.t.Helper()
-	out, err := s.p.heroku(s.t, s.dir, strings.Fields(line)...)
+	out, err := s.p.Heroku(s.t, s.dir, strings.Fields(line)...)
 	fmt.Fprintf(&s.transcript, "$ heroku %s\n%s\n", line, out)
 	if err != nil {
 		s.t.Fatalf("heroku %s: %v\n%s", line, err, out)
@@ -38,8 +40,8 @@ func (s *session) run(line string, want ...string) string {
 // The unmodified heroku CLI from npm, and after each command a look at what
 // really happened.
 func TestHerokuCLI(t *testing.T) {
-	p := platform(t)
-	s := &session{t: t, p: p, dir: repository(t, map[string]string{
+	p := running(t)
+	s := &session{t: t, p: p, dir: platform.Repository(t, map[string]string{
 		"Procfile":         "web: python3 app.py\nworker: python3 worker.py\n",
 		"requirements.txt": "",
 		"app.py":           answering("one"),
@@ -53,28 +55,28 @@ func TestHerokuCLI(t *testing.T) {
 		t.Fatalf("heroku create names no app:\n%s", out)
 	}
 	name := app[1]
-	t.Cleanup(func() { p.deleteApp(name) })
-	if remote := git(t, s.dir, "remote", "get-url", "heroku"); !strings.Contains(remote, "https://"+p.tls+"/"+name+".git") {
+	t.Cleanup(func() { p.DeleteApp(name) })
+	if remote := platform.Git(t, s.dir, "remote", "get-url", "heroku"); !strings.Contains(remote, "https://"+p.TLS+"/"+name+".git") {
 		t.Errorf("git remote heroku is %s", remote)
 	}
 	s.run("stack", "cedar")
 
-	p.push(t, s.dir, name)
-	p.answers(t, name, "/", "one")
+	p.Push(t, s.dir, name)
+	p.Answers(t, name, "/", "one")
 	s.run("ps", "web.1: up")
 
 	s.run("ps:scale web=2 worker=1", "web", "2")
-	p.dynosAnswer(t, name, "web.1", "web.2")
-	eventually(t, 60*time.Second, func() error { return p.dynosUp(t, name, "web.1", "web.2", "worker.1") })
+	dynosAnswer(t, p, name, "web.1", "web.2")
+	platform.Eventually(t, 60*time.Second, func() error { return dynosUp(t, p, name, "web.1", "web.2", "worker.1") })
 	s.run("ps", "web.1: up", "web.2: up", "worker.1: up")
 
-	before := p.dynoIDs(t, name)
+	before := dynoIDs(t, p, name)
 	s.run("ps:restart worker.1", "Restarting")
-	eventually(t, 90*time.Second, func() error {
-		if err := p.dynosUp(t, name, "web.1", "web.2", "worker.1"); err != nil {
+	platform.Eventually(t, 90*time.Second, func() error {
+		if err := dynosUp(t, p, name, "web.1", "web.2", "worker.1"); err != nil {
 			return err
 		}
-		now := p.dynoIDs(t, name)
+		now := dynoIDs(t, p, name)
 		if now["worker.1"] == before["worker.1"] {
 			return fmt.Errorf("worker.1 is still the same dyno")
 		}
@@ -83,13 +85,13 @@ func TestHerokuCLI(t *testing.T) {
 		}
 		return nil
 	})
-	before = p.dynoIDs(t, name)
+	before = dynoIDs(t, p, name)
 	s.run("ps:restart", "Restarting")
-	eventually(t, 90*time.Second, func() error {
-		if err := p.dynosUp(t, name, "web.1", "web.2", "worker.1"); err != nil {
+	platform.Eventually(t, 90*time.Second, func() error {
+		if err := dynosUp(t, p, name, "web.1", "web.2", "worker.1"); err != nil {
 			return err
 		}
-		for dyno, id := range p.dynoIDs(t, name) {
+		for dyno, id := range dynoIDs(t, p, name) {
 			if before[dyno] == id {
 				return fmt.Errorf("%s is still the same dyno", dyno)
 			}
@@ -98,22 +100,22 @@ func TestHerokuCLI(t *testing.T) {
 	})
 
 	s.run("config:set COLOUR=green", "COLOUR: green", "v4")
-	p.answers(t, name, "/", "one green")
+	p.Answers(t, name, "/", "one green")
 
-	write(t, s.dir, map[string]string{"app.py": answering("two")})
-	commit(t, s.dir)
-	p.push(t, s.dir, name)
-	p.answers(t, name, "/", "two green")
+	platform.Write(t, s.dir, map[string]string{"app.py": answering("two")})
+	platform.Commit(t, s.dir)
+	p.Push(t, s.dir, name)
+	p.Answers(t, name, "/", "two green")
 
 	s.run("releases", "v5", "Deploy", "v4", "Set COLOUR config vars", "v3", "v2", "v1", "Initial release")
 	s.run("rollback", "v6")
-	p.answers(t, name, "/", "one green") // v4: the old slug with its config
+	p.Answers(t, name, "/", "one green") // v4: the old slug with its config
 	s.run("releases", "Rollback to v4")
 	s.run("rollback v3", "v7")
-	p.answers(t, name, "/", "one nothing") // v3 had no COLOUR
+	p.Answers(t, name, "/", "one nothing") // v3 had no COLOUR
 
-	eventually(t, 30*time.Second, func() error {
-		out, err := p.heroku(t, s.dir, "logs", "-n", "50")
+	platform.Eventually(t, 30*time.Second, func() error {
+		out, err := p.Heroku(t, s.dir, "logs", "-n", "50")
 		if err != nil || !strings.Contains(out, "app[worker.1]: worker worker.1 says nothing") {
 			return fmt.Errorf("logs: %v\n%s", err, out)
 		}
@@ -141,9 +143,9 @@ http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Answer).serve_for
 
 // keep writes the transcript where a person finds it.
 func (s *session) keep() {
-	text := strings.ReplaceAll(s.transcript.String(), s.p.token, "TOKEN")
+	text := strings.ReplaceAll(s.transcript.String(), s.p.Token, "TOKEN")
 	s.t.Logf("transcript:\n%s", text)
-	path := filepath.Join(cache, "transcripts", "heroku-cli.txt")
+	path := filepath.Join(platform.Cache, "transcripts", "heroku-cli.txt")
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		s.t.Error(err)
 	}
@@ -156,25 +158,25 @@ type dyno struct {
 	ID, Name, State, Type, Command string
 }
 
-func (p *instance) dynos(t *testing.T, app string) (all []dyno) {
+func dynos(t *testing.T, p *platform.Instance, app string) (all []dyno) {
 	t.Helper()
-	p.call(t, "GET", "/apps/"+app+"/dynos", nil, &all)
+	p.Call(t, "GET", "/apps/"+app+"/dynos", nil, &all)
 	return all
 }
 
-func (p *instance) dynoIDs(t *testing.T, app string) map[string]string {
+func dynoIDs(t *testing.T, p *platform.Instance, app string) map[string]string {
 	t.Helper()
 	ids := map[string]string{}
-	for _, d := range p.dynos(t, app) {
+	for _, d := range dynos(t, p, app) {
 		ids[d.Name] = d.ID
 	}
 	return ids
 }
 
 // dynosUp says whether exactly these dynos are there and up.
-func (p *instance) dynosUp(t *testing.T, app string, names ...string) error {
+func dynosUp(t *testing.T, p *platform.Instance, app string, names ...string) error {
 	t.Helper()
-	all := p.dynos(t, app)
+	all := dynos(t, p, app)
 	want := map[string]bool{}
 	for _, n := range names {
 		want[n] = true
@@ -193,14 +195,14 @@ func (p *instance) dynosUp(t *testing.T, app string, names ...string) error {
 }
 
 // dynosAnswer asks the router until each of names has answered a request.
-func (p *instance) dynosAnswer(t *testing.T, app string, names ...string) {
+func dynosAnswer(t *testing.T, p *platform.Instance, app string, names ...string) {
 	t.Helper()
 	missing := map[string]bool{}
 	for _, n := range names {
 		missing[n] = true
 	}
-	took := eventually(t, 90*time.Second, func() error {
-		status, body, err := p.visit(app, "/")
+	took := platform.Eventually(t, 90*time.Second, func() error {
+		status, body, err := p.Visit(app, "/")
 		if err != nil || status != 200 {
 			return fmt.Errorf("%d %q %w", status, body, err)
 		}

@@ -10,51 +10,53 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"manifold/test/platform"
 )
 
 // One platform's whole life: first run, Ctrl-C, second run, killed, third run.
 // Every step is a promise of `make run`.
 func TestRunStopAndRunAgain(t *testing.T) {
-	p := ownPlatform(t)
-	if err := p.start(); err != nil {
+	p := own(t)
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("measured: first run, from nothing but the stack image, ready after %.1f s", p.readyAfter.Seconds())
-	for _, want := range []string{"-----> ", "remote: ", "Hello from web.1", "export HEROKU_HOST=http://" + p.api, "http://hello.localhost:"} {
-		if !strings.Contains(p.printed(), want) {
+	t.Logf("measured: first run, from nothing but the stack image, ready after %.1f s", p.ReadyAfter.Seconds())
+	for _, want := range []string{"-----> ", "remote: ", "Hello from web.1", "export HEROKU_HOST=http://" + p.API, "http://hello.localhost:"} {
+		if !strings.Contains(p.Printed(), want) {
 			t.Errorf("manifold run does not print %q", want)
 		}
 	}
-	p.call(t, "PATCH", "/apps/hello/config-vars", map[string]string{"COLOUR": "green"}, nil)
-	p.answers(t, "hello", "/", "Hello from web.1")
-	before := p.snapshot(t)
+	p.Call(t, "PATCH", "/apps/hello/config-vars", map[string]string{"COLOUR": "green"}, nil)
+	p.Answers(t, "hello", "/", "Hello from web.1")
+	before := snapshot(t, p)
 
-	if err := p.stop(); err != nil {
+	if err := p.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	p.nothingLeft(t)
+	p.NothingLeft(t)
 
-	if err := p.start(); err != nil {
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("measured: second run ready after %.1f s", p.readyAfter.Seconds())
-	if p.readyAfter > 10*time.Second {
-		t.Errorf("the second run took %s, more than 10 s", p.readyAfter)
+	t.Logf("measured: second run ready after %.1f s", p.ReadyAfter.Seconds())
+	if p.ReadyAfter > 10*time.Second {
+		t.Errorf("the second run took %s, more than 10 s", p.ReadyAfter)
 	}
-	if strings.Contains(p.printed(), "git push http") {
+	if strings.Contains(p.Printed(), "git push http") {
 		t.Error("the second run pushed the sample again")
 	}
-	if after := p.snapshot(t); after != before {
+	if after := snapshot(t, p); after != before {
 		t.Errorf("apps, releases and config are not what they were\nbefore: %s\nafter:  %s", before, after)
 	}
 }
 
 // snapshot is what must survive a stop.
-func (p *instance) snapshot(t *testing.T) string {
+func snapshot(t *testing.T, p *platform.Instance) string {
 	t.Helper()
 	var all []byte
 	for _, path := range []string{"/apps", "/apps/hello/releases", "/apps/hello/config-vars", "/apps/hello/formation"} {
-		status, text := p.request(t, "GET", path, p.token, nil)
+		status, text := p.Request(t, "GET", path, p.Token, nil)
 		if status/100 != 2 {
 			t.Fatalf("GET %s: %d %s", path, status, text)
 		}
@@ -66,45 +68,45 @@ func (p *instance) snapshot(t *testing.T) string {
 // `manifold run` itself may die: daemons and dynos go on, and the next run
 // takes them over without a dyno noticing.
 func TestRunKilled(t *testing.T) {
-	p := ownPlatform(t)
-	if err := p.start(); err != nil {
+	p := own(t)
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	runs := p.runs(t, "hello")
+	before := runs(t, p, "hello")
 
 	// A second one beside it is told off, and harms nothing.
-	second := exec.Command(filepath.Join(programs, "manifold"), "run")
-	second.Env = p.environ()
+	second := exec.Command(filepath.Join(platform.Programs, "manifold"), "run")
+	second.Env = p.Environ()
 	if out, err := second.CombinedOutput(); err == nil || !strings.Contains(string(out), "running already") {
 		t.Errorf("a second manifold run beside the first: %v\n%s", err, out)
 	}
 
-	if err := p.signal(syscall.SIGKILL); err != nil {
+	if err := p.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	_ = p.wait(10 * time.Second)
-	p.answers(t, "hello", "/", "Hello from web.1")
-	if err := p.start(); err != nil {
+	_ = p.Wait(10 * time.Second)
+	p.Answers(t, "hello", "/", "Hello from web.1")
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("measured: run over a killed one ready after %.1f s", p.readyAfter.Seconds())
-	if !strings.Contains(p.printed(), "replacing it") {
-		t.Errorf("nothing was said about the killed run:\n%s", p.printed())
+	t.Logf("measured: run over a killed one ready after %.1f s", p.ReadyAfter.Seconds())
+	if !strings.Contains(p.Printed(), "replacing it") {
+		t.Errorf("nothing was said about the killed run:\n%s", p.Printed())
 	}
-	if now := p.runs(t, "hello"); now != runs {
-		t.Errorf("dynos were %s before manifold run was killed, and %s after the next", runs, now)
+	if now := runs(t, p, "hello"); now != before {
+		t.Errorf("dynos were %s before manifold run was killed, and %s after the next", before, now)
 	}
 }
 
 // An app that does not heed SIGTERM: the first Ctrl-C waits for it, the second
 // one does not, and both leave nothing.
 func TestHurriedStop(t *testing.T) {
-	p := ownPlatform(t)
-	if err := p.start(); err != nil {
+	p := own(t)
+	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	app := p.createApp(t)
-	p.push(t, repository(t, map[string]string{
+	app := p.CreateApp(t)
+	p.Push(t, platform.Repository(t, map[string]string{
 		"Procfile": "web: sh stubborn.sh\n",
 		"index.py": "",
 		"runtime":  "",
@@ -113,20 +115,20 @@ func TestHurriedStop(t *testing.T) {
 			"h.HTTPServer(('', int(os.environ['PORT'])), h.SimpleHTTPRequestHandler).serve_forever()\"\n",
 		"requirements.txt": "",
 	}), app)
-	p.answers(t, app, "/", "stubborn.sh")
+	p.Answers(t, app, "/", "stubborn.sh")
 	began := time.Now()
 	for range 2 {
-		if err := p.signal(syscall.SIGINT); err != nil {
+		if err := p.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
-		eventually(t, 10*time.Second, func() error {
-			if !strings.Contains(p.printed(), "Stopping every dyno") {
+		platform.Eventually(t, 10*time.Second, func() error {
+			if !strings.Contains(p.Printed(), "Stopping every dyno") {
 				return fmt.Errorf("not stopping yet")
 			}
 			return nil
 		})
 	}
-	if err := p.wait(25 * time.Second); err != nil {
+	if err := p.Wait(25 * time.Second); err != nil {
 		t.Fatal(err)
 	}
 	t.Logf("measured: a stubborn dyno was gone %.1f s after two Ctrl-C", time.Since(began).Seconds())
@@ -134,23 +136,23 @@ func TestHurriedStop(t *testing.T) {
 
 // A port somebody else has: a sentence, and nothing started.
 func TestPortTaken(t *testing.T) {
-	p := ownPlatform(t)
-	l, err := net.Listen("tcp", p.router)
+	p := own(t)
+	l, err := net.Listen("tcp", p.Router)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	err = p.start()
-	if err == nil || !strings.Contains(p.printed(), "MANIFOLD_ROUTER_ADDR") {
+	err = p.Start()
+	if err == nil || !strings.Contains(p.Printed(), "MANIFOLD_ROUTER_ADDR") {
 		t.Errorf("with the router's port taken: %v", err)
 	}
 }
 
 // runs names every run of an app, as the agent's own door shows it.
-func (p *instance) runs(t *testing.T, app string) (text string) {
+func runs(t *testing.T, p *platform.Instance, app string) (text string) {
 	t.Helper()
-	eventually(t, 20*time.Second, func() error {
-		res, err := p.agent().Get("http://agent/v1/ps")
+	platform.Eventually(t, 20*time.Second, func() error {
+		res, err := p.Agent().Get("http://agent/v1/ps")
 		if err != nil {
 			return err
 		}

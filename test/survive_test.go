@@ -7,10 +7,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"manifold/test/platform"
 )
 
-// load sends requests to an app one after the other until stop is called.
-type load struct {
+// traffic sends requests to an app one after the other until stop is called.
+type traffic struct {
 	sent, failed atomic.Int64
 	mu           sync.Mutex
 	first        string // failure
@@ -18,8 +20,8 @@ type load struct {
 	stop         func()
 }
 
-func (p *instance) load(app string) *load {
-	l := &load{}
+func load(p *platform.Instance, app string) *traffic {
+	l := &traffic{}
 	done := make(chan struct{})
 	var wait sync.WaitGroup
 	for range 4 {
@@ -31,7 +33,7 @@ func (p *instance) load(app string) *load {
 				default:
 				}
 				began := time.Now()
-				status, body, err := p.visit(app, "/")
+				status, body, err := p.Visit(app, "/")
 				took := time.Since(began)
 				l.sent.Add(1)
 				l.mu.Lock()
@@ -51,17 +53,17 @@ func (p *instance) load(app string) *load {
 }
 
 // kill9 kills a daemon of the platform and waits until another is there.
-func (p *instance) kill9(t *testing.T, args ...string) {
+func kill9(t *testing.T, p *platform.Instance, args ...string) {
 	t.Helper()
-	old, err := p.pid(args...)
+	old, err := p.PID(args...)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	took := eventually(t, 30*time.Second, func() error {
-		now, err := p.pid(args...)
+	took := platform.Eventually(t, 30*time.Second, func() error {
+		now, err := p.PID(args...)
 		if err != nil {
 			return err
 		}
@@ -76,52 +78,52 @@ func (p *instance) kill9(t *testing.T, args ...string) {
 // The coordinator is killed at any moment: what was acknowledged is there
 // afterwards, and neither dynos nor routed requests notice.
 func TestKill9Coordinator(t *testing.T) {
-	p := platform(t)
-	app := p.createApp(t)
-	p.push(t, sampleApp(t, "hello"), app)
-	p.answers(t, app, "/", "Hello")
-	runs := p.runs(t, app)
-	l := p.load(app)
+	p := running(t)
+	app := p.CreateApp(t)
+	p.Push(t, platform.Sample(t, "hello"), app)
+	p.Answers(t, app, "/", "Hello")
+	before := runs(t, p, app)
+	l := load(p, app)
 	defer l.stop()
 	for i := range 3 {
 		name := fmt.Sprintf("%s-%d", app, i)
-		p.call(t, "POST", "/apps", map[string]string{"name": name}, nil)
-		t.Cleanup(func() { p.deleteApp(name) })
-		p.call(t, "PATCH", "/apps/"+name+"/config-vars", map[string]string{"N": fmt.Sprint(i)}, nil)
-		p.kill9(t, "manifold-coordinator")
-		took := eventually(t, 30*time.Second, func() error { return p.apiUp() })
+		p.Call(t, "POST", "/apps", map[string]string{"name": name}, nil)
+		t.Cleanup(func() { p.DeleteApp(name) })
+		p.Call(t, "PATCH", "/apps/"+name+"/config-vars", map[string]string{"N": fmt.Sprint(i)}, nil)
+		kill9(t, p, "manifold-coordinator")
+		took := platform.Eventually(t, 30*time.Second, func() error { return apiUp(p) })
 		t.Logf("measured: API answers again after %.1f s", took.Seconds())
 		var vars map[string]string
-		p.call(t, "GET", "/apps/"+name+"/config-vars", nil, &vars)
+		p.Call(t, "GET", "/apps/"+name+"/config-vars", nil, &vars)
 		if vars["N"] != fmt.Sprint(i) {
 			t.Errorf("acknowledged before the kill, gone after it: %s has config %v", name, vars)
 		}
 	}
-	eventually(t, 30*time.Second, func() error { return p.dynosUp(t, app, "web.1") })
+	platform.Eventually(t, 30*time.Second, func() error { return dynosUp(t, p, app, "web.1") })
 	l.stop()
 	t.Logf("measured: %d requests while the coordinator was killed 3 times, %d failed, longest %s", l.sent.Load(), l.failed.Load(), l.longest)
 	if l.failed.Load() > 0 {
 		t.Errorf("requests failed; the first: %s", l.first)
 	}
-	if now := p.runs(t, app); now != runs {
-		t.Errorf("dynos noticed: runs were %s, are %s", runs, now)
+	if now := runs(t, p, app); now != before {
+		t.Errorf("dynos noticed: runs were %s, are %s", before, now)
 	}
 }
 
 // The agent is killed: dynos and requests do not notice, and the new one
 // adopts them.
 func TestAgentKilled(t *testing.T) {
-	p := platform(t)
-	app := p.createApp(t)
-	p.push(t, sampleApp(t, "hello"), app)
-	p.answers(t, app, "/", "Hello")
-	runs := p.runs(t, app)
-	l := p.load(app)
+	p := running(t)
+	app := p.CreateApp(t)
+	p.Push(t, platform.Sample(t, "hello"), app)
+	p.Answers(t, app, "/", "Hello")
+	before := runs(t, p, app)
+	l := load(p, app)
 	defer l.stop()
 	for range 3 {
-		p.kill9(t, "manifold-agent")
-		if now := p.runs(t, app); now != runs {
-			t.Errorf("runs were %s, are %s", runs, now)
+		kill9(t, p, "manifold-agent")
+		if now := runs(t, p, app); now != before {
+			t.Errorf("runs were %s, are %s", before, now)
 		}
 	}
 	l.stop()
@@ -130,25 +132,25 @@ func TestAgentKilled(t *testing.T) {
 		t.Errorf("requests failed; the first: %s", l.first)
 	}
 	// It is not only there, it works: a new release replaces the dyno.
-	p.call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"A": "b"}, nil)
-	eventually(t, 90*time.Second, func() error {
-		if now := p.runs(t, app); now == runs {
+	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"A": "b"}, nil)
+	platform.Eventually(t, 90*time.Second, func() error {
+		if now := runs(t, p, app); now == before {
 			return fmt.Errorf("the dyno was not replaced")
 		}
-		return p.dynosUp(t, app, "web.1")
+		return dynosUp(t, p, app, "web.1")
 	})
 }
 
 // The router is killed: it is back at once with its last table, and asks
 // nobody for it.
 func TestRouterKilled(t *testing.T) {
-	p := platform(t)
-	app := p.createApp(t)
-	p.push(t, sampleApp(t, "hello"), app)
-	p.answers(t, app, "/", "Hello")
-	p.kill9(t, "manifold-coordinator", "router")
-	took := eventually(t, 20*time.Second, func() error {
-		status, _, err := p.visit(app, "/")
+	p := running(t)
+	app := p.CreateApp(t)
+	p.Push(t, platform.Sample(t, "hello"), app)
+	p.Answers(t, app, "/", "Hello")
+	kill9(t, p, "manifold-coordinator", "router")
+	took := platform.Eventually(t, 20*time.Second, func() error {
+		status, _, err := p.Visit(app, "/")
 		if err != nil || status != 200 {
 			return fmt.Errorf("%d %w", status, err)
 		}
@@ -159,9 +161,9 @@ func TestRouterKilled(t *testing.T) {
 
 // A dyno that crashes comes back at once.
 func TestCrash(t *testing.T) {
-	p := platform(t)
-	app := p.createApp(t)
-	dir := repository(t, map[string]string{
+	p := running(t)
+	app := p.CreateApp(t)
+	dir := platform.Repository(t, map[string]string{
 		"Procfile":         "web: python3 app.py\n",
 		"requirements.txt": "",
 		"app.py": `import os, http.server
@@ -173,23 +175,23 @@ class H(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("", int(os.environ["PORT"])), H).serve_forever()
 `,
 	})
-	p.push(t, dir, app)
-	first := p.answers(t, app, "/", "")
-	_, _, _ = p.visit(app, "/die")
-	took := eventually(t, 60*time.Second, func() error {
-		status, body, err := p.visit(app, "/")
+	p.Push(t, dir, app)
+	first := p.Answers(t, app, "/", "")
+	_, _, _ = p.Visit(app, "/die")
+	took := platform.Eventually(t, 60*time.Second, func() error {
+		status, body, err := p.Visit(app, "/")
 		if err != nil || status != 200 || body == first {
 			return fmt.Errorf("%d %q %w", status, body, err)
 		}
 		return nil
 	})
 	t.Logf("measured: another run answers %.2f s after the crash", took.Seconds())
-	eventually(t, 20*time.Second, func() error { return p.logContains(t, app, "Process exited with status 7") })
+	platform.Eventually(t, 20*time.Second, func() error { return p.LogContains(t, app, "Process exited with status 7") })
 }
 
 // apiUp says whether the Platform API answers.
-func (p *instance) apiUp() error {
-	res, err := loopback.Get("http://" + p.api + "/account")
+func apiUp(p *platform.Instance) error {
+	res, err := platform.Loopback.Get("http://" + p.API + "/account")
 	if err != nil {
 		return err
 	}

@@ -31,8 +31,8 @@ type tally struct{ passed, failed, skipped int }
 
 type report struct {
 	out      io.Writer
-	kernel   []string // packages whose tests work on the kernel, as root
-	live     string   // package whose output is shown as it comes
+	kernel   []string // packages whose tests work on the kernel, as root; those below them, too
+	live     string   // package whose output is shown as it comes; those below it, too
 	total    tally
 	onKernel tally
 	packages map[string]*tally
@@ -80,7 +80,7 @@ func (r *report) take(e event) {
 	case "build-fail":
 		r.broken = true
 	case "output":
-		if e.Package == r.live && !strings.HasPrefix(e.Output, "=== ") {
+		if within(e.Package, r.live) && !strings.HasPrefix(e.Output, "=== ") {
 			fmt.Fprint(r.out, e.Output)
 		} else {
 			r.output[key] = append(r.output[key], e.Output)
@@ -102,7 +102,7 @@ func (r *report) testEnded(e event) {
 		r.packages[e.Package] = t
 	}
 	counts := []*tally{t, &r.total}
-	if slices.Contains(r.kernel, e.Package) {
+	if slices.ContainsFunc(r.kernel, func(k string) bool { return within(e.Package, k) }) {
 		counts = append(counts, &r.onKernel)
 	}
 	for _, c := range counts {
@@ -119,6 +119,8 @@ func (r *report) testEnded(e event) {
 		fmt.Fprintf(r.out, "%s: %s %s\n%s", strings.ToUpper(e.Action), e.Package, e.Test, strings.Join(r.output[e.Package+" "+e.Test], ""))
 	}
 }
+
+func within(pkg, top string) bool { return pkg == top || strings.HasPrefix(pkg, top+"/") }
 
 func (r *report) packageEnded(e event) {
 	t := r.packages[e.Package]

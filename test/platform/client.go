@@ -1,4 +1,4 @@
-package test
+package platform
 
 import (
 	"bytes"
@@ -17,9 +17,9 @@ import (
 	"time"
 )
 
-// eventually polls until check is content, and fails the test if it is not
+// Eventually polls until check is content, and fails the test if it is not
 // within limit. It returns how long that took.
-func eventually(t *testing.T, limit time.Duration, check func() error) time.Duration {
+func Eventually(t *testing.T, limit time.Duration, check func() error) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for {
@@ -34,14 +34,14 @@ func eventually(t *testing.T, limit time.Duration, check func() error) time.Dura
 	}
 }
 
-// loopback is how tests reach the platform: never through a proxy.
-var loopback = &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 32}}
+// Loopback is how tests reach the platform: never through a proxy.
+var Loopback = &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 32}}
 
-// call does a Platform API request with the first user's token and decodes a
+// Call does a Platform API request with the first user's token and decodes a
 // 2xx answer into reply.
-func (p *instance) call(t *testing.T, method, path string, body, reply any) {
+func (p *Instance) Call(t *testing.T, method, path string, body, reply any) {
 	t.Helper()
-	status, text := p.request(t, method, path, p.token, body)
+	status, text := p.Request(t, method, path, p.Token, body)
 	if status/100 != 2 {
 		t.Fatalf("%s %s: %d %s", method, path, status, text)
 	}
@@ -52,8 +52,8 @@ func (p *instance) call(t *testing.T, method, path string, body, reply any) {
 	}
 }
 
-// request does a Platform API request and returns whatever was answered.
-func (p *instance) request(t *testing.T, method, path, token string, body any) (int, []byte) {
+// Request does a Platform API request and returns whatever was answered.
+func (p *Instance) Request(t *testing.T, method, path, token string, body any) (int, []byte) {
 	t.Helper()
 	var in io.Reader
 	switch b := body.(type) {
@@ -67,7 +67,7 @@ func (p *instance) request(t *testing.T, method, path, token string, body any) (
 		}
 		in = bytes.NewReader(text)
 	}
-	req, err := http.NewRequest(method, "http://"+p.api+path, in)
+	req, err := http.NewRequest(method, "http://"+p.API+path, in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -76,7 +76,7 @@ func (p *instance) request(t *testing.T, method, path, token string, body any) (
 	if token != "" {
 		req.Header.Set("Authorization", "Bearer "+token)
 	}
-	res, err := loopback.Do(req)
+	res, err := Loopback.Do(req)
 	if err != nil {
 		t.Fatalf("%s %s: %v", method, path, err)
 	}
@@ -88,11 +88,11 @@ func (p *instance) request(t *testing.T, method, path, token string, body any) (
 	return res.StatusCode, text
 }
 
-// refused does a Platform API request that must be answered with status and a
+// Refused does a Platform API request that must be answered with status and a
 // sentence that contains each of words.
-func (p *instance) refused(t *testing.T, status int, method, path string, body any, words ...string) {
+func (p *Instance) Refused(t *testing.T, status int, method, path string, body any, words ...string) {
 	t.Helper()
-	got, text := p.request(t, method, path, p.token, body)
+	got, text := p.Request(t, method, path, p.Token, body)
 	var failure struct{ ID, Message string }
 	if err := json.Unmarshal(text, &failure); err != nil || failure.ID == "" || failure.Message == "" {
 		t.Errorf("%s %s: no error body but %d %s", method, path, got, text)
@@ -109,49 +109,50 @@ func (p *instance) refused(t *testing.T, status int, method, path string, body a
 	t.Logf("%s %s: %d %q", method, path, got, failure.Message)
 }
 
-// createApp makes an app that goes with the test.
-func (p *instance) createApp(t *testing.T) (name string) {
+// CreateApp makes an app that goes with the test.
+func (p *Instance) CreateApp(t *testing.T) (name string) {
 	t.Helper()
 	name = "t-" + strings.ToLower(rand.Text()[:10])
-	p.call(t, "POST", "/apps", map[string]string{"name": name}, nil)
-	t.Cleanup(func() { p.deleteApp(name) })
+	p.Call(t, "POST", "/apps", map[string]string{"name": name}, nil)
+	t.Cleanup(func() { p.DeleteApp(name) })
 	return name
 }
 
-// deleteApp deletes an app if it can: its platform may be gone by then.
-func (p *instance) deleteApp(name string) {
-	req, err := http.NewRequest("DELETE", "http://"+p.api+"/apps/"+name, nil)
+// DeleteApp deletes an app if it can: its platform may be gone by then.
+func (p *Instance) DeleteApp(name string) {
+	req, err := http.NewRequest("DELETE", "http://"+p.API+"/apps/"+name, nil)
 	if err != nil {
 		return
 	}
 	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
-	req.Header.Set("Authorization", "Bearer "+p.token)
-	if res, err := loopback.Do(req); err == nil {
+	req.Header.Set("Authorization", "Bearer "+p.Token)
+	if res, err := Loopback.Do(req); err == nil {
 		res.Body.Close()
 	}
 }
 
-// sampleApp returns a repository with a copy of a directory of apps/.
-func sampleApp(t *testing.T, name string) (dir string) {
+// Sample returns a repository with a copy of a directory of apps/.
+func Sample(t *testing.T, name string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	if err := os.CopyFS(dir, os.DirFS(filepath.Join("apps", name))); err != nil {
+	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "test", "apps", name))); err != nil {
 		t.Fatal(err)
 	}
-	commit(t, dir)
+	Commit(t, dir)
 	return dir
 }
 
-// repository returns a repository with these files.
-func repository(t *testing.T, files map[string]string) (dir string) {
+// Repository returns a repository with these files.
+func Repository(t *testing.T, files map[string]string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
-	write(t, dir, files)
-	commit(t, dir)
+	Write(t, dir, files)
+	Commit(t, dir)
 	return dir
 }
 
-func write(t *testing.T, dir string, files map[string]string) {
+// Write puts these files below dir, executable.
+func Write(t *testing.T, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
 		path := filepath.Join(dir, name)
@@ -164,14 +165,14 @@ func write(t *testing.T, dir string, files map[string]string) {
 	}
 }
 
-// commit commits everything in dir on main.
-func commit(t *testing.T, dir string) {
+// Commit commits everything in dir on main.
+func Commit(t *testing.T, dir string) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(dir, ".git")); err != nil {
-		git(t, dir, "init", "-q", "-b", "main")
+		Git(t, dir, "init", "-q", "-b", "main")
 	}
-	git(t, dir, "add", "-A")
-	git(t, dir, "commit", "-q", "--allow-empty", "-m", "A change")
+	Git(t, dir, "add", "-A")
+	Git(t, dir, "commit", "-q", "--allow-empty", "-m", "A change")
 }
 
 // gitEnviron keeps the machine's own git settings out of the tests.
@@ -184,7 +185,8 @@ func gitEnviron(dir string) []string {
 	)
 }
 
-func git(t *testing.T, dir string, args ...string) string {
+// Git runs git in dir, which must succeed.
+func Git(t *testing.T, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir, cmd.Env = dir, gitEnviron(dir)
@@ -195,13 +197,13 @@ func git(t *testing.T, dir string, args ...string) string {
 	return string(out)
 }
 
-// tryPush pushes HEAD of dir to a branch of app over smart HTTP and returns
+// TryPush pushes HEAD of dir to a branch of app over smart HTTP and returns
 // what the pusher saw.
-func (p *instance) tryPush(t *testing.T, dir, app, branch, token string, flags ...string) (string, error) {
+func (p *Instance) TryPush(t *testing.T, dir, app, branch, token string, flags ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, "git", append(append([]string{"push"}, flags...), "http://"+p.api+"/"+app+".git", "HEAD:refs/heads/"+branch)...)
+	cmd := exec.CommandContext(ctx, "git", append(append([]string{"push"}, flags...), "http://"+p.API+"/"+app+".git", "HEAD:refs/heads/"+branch)...)
 	const helper = `!f() { test "$1" = get && echo username=any && echo "password=$TEST_TOKEN"; }; f`
 	cmd.Dir = dir
 	cmd.Env = append(gitEnviron(dir), "TEST_TOKEN="+token,
@@ -210,19 +212,19 @@ func (p *instance) tryPush(t *testing.T, dir, app, branch, token string, flags .
 	return string(out), err
 }
 
-// forcePush is push for a history that does not descend from the last one.
-func (p *instance) forcePush(t *testing.T, dir, app string) {
+// ForcePush is push for a history that does not descend from the last one.
+func (p *Instance) ForcePush(t *testing.T, dir, app string) {
 	t.Helper()
-	if out, err := p.tryPush(t, dir, app, "main", p.token, "--force"); err != nil {
+	if out, err := p.TryPush(t, dir, app, "main", p.Token, "--force"); err != nil {
 		t.Fatalf("git push --force: %v\n%s", err, out)
 	}
 }
 
-// push must succeed and deploy.
-func (p *instance) push(t *testing.T, dir, app string) string {
+// Push must succeed and deploy.
+func (p *Instance) Push(t *testing.T, dir, app string) string {
 	t.Helper()
 	began := time.Now()
-	out, err := p.tryPush(t, dir, app, "main", p.token)
+	out, err := p.TryPush(t, dir, app, "main", p.Token)
 	if err != nil {
 		t.Fatalf("git push: %v\n%s", err, out)
 	}
@@ -230,10 +232,10 @@ func (p *instance) push(t *testing.T, dir, app string) string {
 	return out
 }
 
-// pushRefused must be refused with a sentence for the pusher.
-func (p *instance) pushRefused(t *testing.T, dir, app string, words ...string) {
+// PushRefused must be refused with a sentence for the pusher.
+func (p *Instance) PushRefused(t *testing.T, dir, app string, words ...string) {
 	t.Helper()
-	out, err := p.tryPush(t, dir, app, "main", p.token, "--force")
+	out, err := p.TryPush(t, dir, app, "main", p.Token, "--force")
 	if err == nil {
 		t.Errorf("the push was accepted:\n%s", out)
 		return
@@ -245,14 +247,14 @@ func (p *instance) pushRefused(t *testing.T, dir, app string, words ...string) {
 	}
 }
 
-// visit sends a request to an app through the router.
-func (p *instance) visit(app, path string) (status int, body string, err error) {
-	req, err := http.NewRequest("GET", "http://"+p.router+path, nil)
+// Visit sends a request to an app through the router.
+func (p *Instance) Visit(app, path string) (status int, body string, err error) {
+	req, err := http.NewRequest("GET", "http://"+p.Router+path, nil)
 	if err != nil {
 		return 0, "", err
 	}
 	req.Host = app + ".localhost"
-	res, err := loopback.Do(req)
+	res, err := Loopback.Do(req)
 	if err != nil {
 		return 0, "", err
 	}
@@ -261,16 +263,16 @@ func (p *instance) visit(app, path string) (status int, body string, err error) 
 	return res.StatusCode, string(text), err
 }
 
-// answers waits until the app answers 200 with a body that contains want.
-func (p *instance) answers(t *testing.T, app, path, want string) (body string) {
+// Answers waits until the app answers 200 with a body that contains want.
+func (p *Instance) Answers(t *testing.T, app, path, want string) (body string) {
 	t.Helper()
 	defer func() {
 		if t.Failed() {
-			t.Logf("log of %s: %v", app, p.logContains(t, app, "no such line: show all"))
+			t.Logf("log of %s: %v", app, p.LogContains(t, app, "no such line: show all"))
 		}
 	}()
-	took := eventually(t, 90*time.Second, func() error {
-		status, text, err := p.visit(app, path)
+	took := Eventually(t, 90*time.Second, func() error {
+		status, text, err := p.Visit(app, path)
 		if err != nil {
 			return err
 		}
@@ -284,14 +286,14 @@ func (p *instance) answers(t *testing.T, app, path, want string) (body string) {
 	return body
 }
 
-// logContains looks for text in the app's recent log.
-func (p *instance) logContains(t *testing.T, app, text string) error {
+// LogContains looks for text in the app's recent log.
+func (p *Instance) LogContains(t *testing.T, app, text string) error {
 	t.Helper()
 	var session struct {
 		URL string `json:"logplex_url"`
 	}
-	p.call(t, "POST", "/apps/"+app+"/log-sessions", map[string]any{"lines": 1500}, &session)
-	res, err := loopback.Get(session.URL)
+	p.Call(t, "POST", "/apps/"+app+"/log-sessions", map[string]any{"lines": 1500}, &session)
+	res, err := Loopback.Get(session.URL)
 	if err != nil {
 		return err
 	}
@@ -306,16 +308,16 @@ func (p *instance) logContains(t *testing.T, app, text string) error {
 	return nil
 }
 
-// heroku runs the unmodified CLI in dir, with the environment that `manifold
+// Heroku runs the unmodified CLI in dir, with the environment that `manifold
 // env` prints, and returns what it printed.
-func (p *instance) heroku(t *testing.T, dir string, args ...string) (string, error) {
+func (p *Instance) Heroku(t *testing.T, dir string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, filepath.Join(cache, "heroku-11.10.0", "heroku"), args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(Cache, "heroku-11.10.0", "heroku"), args...)
 	cmd.Dir = dir
-	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+p.dir, "GIT_CONFIG_GLOBAL="+filepath.Join(p.dir, "gitconfig"), "FORCE_COLOR=0")
-	for name, value := range p.clientEnv(t) {
+	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+p.Dir, "GIT_CONFIG_GLOBAL="+filepath.Join(p.Dir, "gitconfig"), "FORCE_COLOR=0")
+	for name, value := range p.ClientEnv(t) {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	out, err := cmd.CombinedOutput()
@@ -333,11 +335,11 @@ func environWithout(names ...string) (env []string) {
 	return env
 }
 
-// clientEnv is what `manifold env` prints, read as a shell would.
-func (p *instance) clientEnv(t *testing.T) map[string]string {
+// ClientEnv is what `manifold env` prints, read as a shell would.
+func (p *Instance) ClientEnv(t *testing.T) map[string]string {
 	t.Helper()
-	cmd := exec.Command(filepath.Join(programs, "manifold"), "env", "--json")
-	cmd.Env = p.environ()
+	cmd := exec.Command(filepath.Join(Programs, "manifold"), "env", "--json")
+	cmd.Env = p.Environ()
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("manifold env: %v", err)

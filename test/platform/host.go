@@ -1,4 +1,4 @@
-package test
+package platform
 
 import (
 	"fmt"
@@ -9,13 +9,13 @@ import (
 	"time"
 )
 
-// nothingLeft fails the test if anything of the instance is left. What the
+// NothingLeft fails the test if anything of the instance is left. What the
 // host's init has to reap gets a moment.
-func (p *instance) nothingLeft(t *testing.T) {
+func (p *Instance) NothingLeft(t *testing.T) {
 	t.Helper()
 	var left []string
 	for range 50 {
-		if left = p.leftovers(); len(left) == 0 {
+		if left = p.Leftovers(); len(left) == 0 {
 			return
 		}
 		<-time.After(100 * time.Millisecond)
@@ -23,9 +23,9 @@ func (p *instance) nothingLeft(t *testing.T) {
 	t.Errorf("left on the machine: %q", left)
 }
 
-// leftovers looks with the host's own tools for anything that carries the
+// Leftovers looks with the host's own tools for anything that carries the
 // instance's mark.
-func (p *instance) leftovers() (left []string) {
+func (p *Instance) Leftovers() (left []string) {
 	find := func(what, mark, command string, args ...string) {
 		out, err := exec.Command(command, args...).CombinedOutput()
 		if err != nil {
@@ -38,16 +38,16 @@ func (p *instance) leftovers() (left []string) {
 			}
 		}
 	}
-	find("mount", p.dir+"/", "findmnt", "-rno", "TARGET,SOURCE,FSTYPE")
-	find("loop device", p.dir+"/", "losetup", "-nl", "-O", "NAME,BACK-FILE")
-	find("link", " "+p.name+"-", "ip", "-o", "link")
-	find("address", " "+p.name+"-", "ip", "-o", "addr")
+	find("mount", p.Dir+"/", "findmnt", "-rno", "TARGET,SOURCE,FSTYPE")
+	find("loop device", p.Dir+"/", "losetup", "-nl", "-O", "NAME,BACK-FILE")
+	find("link", " "+p.Name+"-", "ip", "-o", "link")
+	find("address", " "+p.Name+"-", "ip", "-o", "addr")
 	find("route", fmt.Sprintf("10.%d.", 128+p.number), "ip", "route", "show", "table", "all")
-	find("rule", " "+p.name+" ", "nft", "list", "ruleset")
-	find("cgroup", "/"+p.name, "find", "/sys/fs/cgroup", "-type", "d", "-name", p.name)
+	find("rule", " "+p.Name+" ", "nft", "list", "ruleset")
+	find("cgroup", "/"+p.Name, "find", "/sys/fs/cgroup", "-type", "d", "-name", p.Name)
 	// What ps shows: daemons by MANIFOLD_HOME in their environment, dynos by
 	// the user ids that belong to this instance.
-	find("process", "MANIFOLD_HOME="+p.home+" ", "ps", "-eww", "-o", "pid,args", "e")
+	find("process", "MANIFOLD_HOME="+p.Home+" ", "ps", "-eww", "-o", "pid,args", "e")
 	out, err := exec.Command("ps", "-eo", "uid,pid,args").CombinedOutput()
 	if err != nil {
 		left = append(left, err.Error())
@@ -62,12 +62,12 @@ func (p *instance) leftovers() (left []string) {
 }
 
 // owns says whether a user id is of one of the instance's dynos.
-func (p *instance) owns(uid int) bool {
+func (p *Instance) owns(uid int) bool {
 	base := uidBase + p.number*uidRange
 	return base <= uid && uid < base+uidRange
 }
 
-func logFiles(p *instance) []string {
-	paths, _ := filepath.Glob(filepath.Join(p.home, "log", "*.log"))
+func logFiles(p *Instance) []string {
+	paths, _ := filepath.Glob(filepath.Join(p.Home, "log", "*.log"))
 	return paths
 }
