@@ -39,6 +39,7 @@ func (s *Server) handler() http.Handler {
 		"GET /fleet/v1/images/{digest}":                  s.serveImage,
 		"GET /fleet/v1/jobs/{assignment}/input":          s.serveInput,
 		"PUT /fleet/v1/jobs/{assignment}/outputs/{name}": s.takeOutput,
+		"POST /fleet/v1/attach/{session}":                s.attach,
 		"GET /fleet/v1/routes":                           s.streamRoutes,
 		"POST /fleet/v1/routes/ack":                      s.takeAck,
 		"POST /fleet/v1/logs":                            s.takeLogs,

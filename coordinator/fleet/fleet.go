@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/coordinator/attach"
 	"manifold/coordinator/logs"
 	"manifold/coordinator/pki"
 	"manifold/slugfs"
@@ -41,6 +42,7 @@ type Config struct {
 	Names   []string // names and addresses peers dial, for the server's certificate
 	Logs    *logs.Hub
 	Images  *slugfs.Store
+	Attach  *attach.Room
 	Dir     string // the last observation of each host, so that a restart forgets none
 	JobsDir string // outputs of jobs; emptied by Open
 	Log     *slog.Logger
@@ -54,7 +56,8 @@ type Server struct {
 	changed  chan struct{}
 	done     chan struct{} // closed when streams shall end
 	stop     sync.Once
-	disk     sync.Mutex // one writer below observed
+	disk     sync.Mutex     // one writer below observed
+	sessions sync.WaitGroup // handlers of attach, whose connections http.Server lets go of
 
 	mu       sync.Mutex
 	revision int64 // the last one given; shared by desired and routes
@@ -129,6 +132,7 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		err = srv.Close() // what is left does not end by itself
 	}
 	<-served
+	s.sessions.Wait()
 	return err
 }
 

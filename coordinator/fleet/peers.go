@@ -97,24 +97,31 @@ func (s *Server) Routers() []Router {
 }
 
 // SetDesired says all that a host shall run from now on and returns the
-// revision under which it is told. The same assignments again keep the
-// revision. It fails when they do not fit into one message.
-func (s *Server) SetDesired(id string, assignments []manifold.Assignment) (int64, error) {
+// revision under which it is told. The same again keeps the revision. It fails
+// when it does not fit into one message.
+func (s *Server) SetDesired(id string, assignments []manifold.Assignment, execs []manifold.Exec) (int64, error) {
 	if assignments == nil {
 		assignments = []manifold.Assignment{}
 	}
-	body, err := bounded(assignments)
+	body, err := bounded(struct { // as the end of manifold.Desired
+		Assignments []manifold.Assignment `json:"assignments"`
+		Execs       []manifold.Exec       `json:"execs,omitempty"`
+	}{assignments, execs})
 	if err != nil {
 		return 0, fmt.Errorf("tell host %s what to run: %w", id, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.host(id).desired.set(body, s.nextRevision, func(revision int64) ([]byte, error) {
-		return json.Marshal(struct { // as manifold.Desired, with its parts already encoded
-			Cluster     string          `json:"cluster"`
-			Revision    int64           `json:"revision"`
-			Assignments json.RawMessage `json:"assignments"`
-		}{s.cfg.Cluster, revision, body})
+		head, err := json.Marshal(struct {
+			Cluster  string `json:"cluster"`
+			Revision int64  `json:"revision"`
+		}{s.cfg.Cluster, revision})
+		if err != nil {
+			return nil, err
+		}
+		head[len(head)-1] = ','
+		return append(head, body[1:]...), nil // one object; what was encoded is not encoded again
 	})
 }
 

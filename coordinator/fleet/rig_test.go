@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"log/slog"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/coordinator/attach"
 	"manifold/coordinator/logs"
 	"manifold/coordinator/pki"
 	"manifold/coordinator/store"
@@ -26,6 +28,7 @@ type rig struct {
 	ca     *pki.CA
 	logs   *logs.Hub
 	images *slugfs.Store
+	attach *attach.Room
 	stop   func() // ends Serve
 }
 
@@ -46,6 +49,7 @@ func newRig(t *testing.T) *rig {
 	r.images, err = slugfs.Open(filepath.Join(r.dir, "images"))
 	must(t, err)
 	t.Cleanup(func() { must(t, r.images.Close()) })
+	r.attach = attach.New(attach.Config{TLS: &tls.Config{}, Come: time.Second, Log: slog.New(slog.DiscardHandler)})
 	r.serve()
 	return r
 }
@@ -55,7 +59,7 @@ func (r *rig) serve() {
 	r.t.Helper()
 	s, err := Open(Config{
 		Cluster: r.store.Cluster(), Store: r.store, CA: r.ca, Names: []string{"localhost", "127.0.0.1"},
-		Logs: r.logs, Images: r.images, Dir: filepath.Join(r.dir, "fleet"), JobsDir: filepath.Join(r.dir, "jobs"),
+		Logs: r.logs, Images: r.images, Attach: r.attach, Dir: filepath.Join(r.dir, "fleet"), JobsDir: filepath.Join(r.dir, "jobs"),
 		Log: slog.New(slog.DiscardHandler),
 	})
 	must(r.t, err)

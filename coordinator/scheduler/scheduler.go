@@ -196,7 +196,7 @@ func (s *Scheduler) publish(st *state) {
 	if s.told != st.stored {
 		s.told, s.revisions = st.stored, map[string]int64{}
 		for host, assignments := range st.desired() {
-			revision, err := s.cfg.Fleet.SetDesired(host, assignments)
+			revision, err := s.cfg.Fleet.SetDesired(host, assignments, nil)
 			if err != nil {
 				s.cfg.Log.Error("could not tell a host what to run", "err", err)
 				s.told = nil
