@@ -21,7 +21,10 @@ const maxDescriptors = 64
 func receive(socket int, into any) (fds []int, err error) {
 	head := make([]byte, 4)
 	oob := make([]byte, unix.CmsgSpace(4*maxDescriptors))
-	n, oobn, _, _, err := unix.Recvmsg(socket, head, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
+	n, oobn, err := 0, 0, error(unix.EINTR)
+	for err == unix.EINTR { // the runtime's own signals come at any time
+		n, oobn, _, _, err = unix.Recvmsg(socket, head, oob, unix.MSG_CMSG_CLOEXEC|unix.MSG_WAITALL)
+	}
 	if err != nil || n != len(head) {
 		return nil, fmt.Errorf("receive length: %d bytes, %w", n, errors.Join(err, io.ErrUnexpectedEOF))
 	}
@@ -99,6 +102,9 @@ type readerOf int
 
 func (fd readerOf) Read(p []byte) (int, error) {
 	n, err := unix.Read(int(fd), p)
+	for err == unix.EINTR {
+		n, err = unix.Read(int(fd), p)
+	}
 	if err == nil && n == 0 {
 		return 0, io.EOF
 	}
