@@ -34,6 +34,16 @@ type Host struct {
 	used  map[slot]string // slot → run
 	last  slot            // handed out last; the search goes on behind it
 	boxes sync.WaitGroup  // watchers of running boxes
+
+	// fault is called between the steps of a start: tests have this process
+	// die there. Nil outside tests.
+	fault func(point string)
+}
+
+func (h *Host) reach(point string) {
+	if h.fault != nil {
+		h.fault(point)
+	}
 }
 
 // Open prepares the host: directories, firewall table, forwarding, the sealed

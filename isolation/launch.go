@@ -37,6 +37,10 @@ func (h *Host) Start(ctx context.Context, spec Spec) (*Box, error) {
 		return nil, err
 	}
 	b := h.box(boxRecord{Run: spec.Run, Slot: s, Size: spec.Size})
+	if err := os.Mkdir(b.Dir(), 0o700); err != nil { // the run's, or nobody's: whose it is must not be removed
+		h.release(s, spec.Run)
+		return nil, fmt.Errorf("start dyno %s: %w", spec.Run, err)
+	}
 	if err := h.start(ctx, b, spec); err != nil {
 		return nil, errors.Join(fmt.Errorf("start dyno %s: %w", spec.Run, err), b.Remove())
 	}
@@ -44,23 +48,27 @@ func (h *Host) Start(ctx context.Context, spec Spec) (*Box, error) {
 }
 
 func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
+	h.reach("directory")
 	scratch, dir, err := h.prepare(b)
 	if err != nil {
 		return err
 	}
 	defer scratch.Close()
 	defer dir.Close()
+	h.reach("scratch")
 	group, err := h.cgroups.create(b.record.Run, b.record.Size)
 	if err != nil {
 		return err
 	}
 	defer group.close()
+	h.reach("cgroups")
 
 	process, socket, err := h.clone(b)
 	if err != nil {
 		return err
 	}
 	defer socket.Close()
+	h.reach("clone")
 	if err := b.watch(process.Pid, process); err != nil {
 		_ = process.Kill()
 		_, _ = process.Wait()
@@ -69,9 +77,11 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 	if err := h.cfg.connect(b.record.Slot, process.Pid); err != nil {
 		return err
 	}
+	h.reach("link")
 	if err := mapLayers(spec.Layers, process.Pid); err != nil {
 		return err
 	}
+	h.reach("layers")
 	var attached *ends
 	stdin := spec.Stdin
 	if spec.Attach != nil {
@@ -105,18 +115,16 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 		files = append(files, attached.theirs[len(attached.theirs)-1])
 	}
 	deadline, err := converse(ctx, socket, msg, files)
+	h.reach("app")
 	if err == nil && attached != nil {
 		b.attached, err = attached.take(deadline)
 	}
 	return err
 }
 
-// prepare makes the run's directory. box.json comes first: from then on a
-// death of this process at any point leaves a run that Boxes finds.
+// prepare fills the run's directory. box.json comes first: a death of this
+// process at any point leaves a run that Boxes finds.
 func (h *Host) prepare(b *Box) (scratch, dir *os.File, err error) {
-	if err := os.Mkdir(b.Dir(), 0o700); err != nil {
-		return nil, nil, err
-	}
 	data, err := json.Marshal(b.record)
 	if err != nil {
 		return nil, nil, err
@@ -124,6 +132,7 @@ func (h *Host) prepare(b *Box) (scratch, dir *os.File, err error) {
 	if err := os.WriteFile(filepath.Join(b.Dir(), boxName), data, 0o600); err != nil {
 		return nil, nil, err
 	}
+	h.reach("record")
 	owner := b.record.Slot.uid(h.cfg)
 	path := filepath.Join(b.Dir(), pid1Name)
 	if err := os.Mkdir(path, 0o700); err != nil {

@@ -63,10 +63,12 @@ func (h *Host) newScratch(dir string, size manifold.Size, owner int) (*os.File, 
 	if err := copySparse(template, image); err != nil {
 		return nil, fmt.Errorf("make writable layer: %w", err)
 	}
+	h.reach("image")
 	mount, err := mountScratch(image, false)
 	if err != nil {
 		return nil, err
 	}
+	h.reach("mount")
 	for _, name := range []string{"upper", "work"} {
 		if err := unix.Mkdirat(int(mount.Fd()), name, 0o755); err != nil {
 			mount.Close()
