@@ -89,11 +89,17 @@ func (a *arena) surroundings(hostAddr string) map[string]string {
 		ports = append(ports, addr[strings.LastIndexByte(addr, ':')+1:])
 	}
 	hosts := []string{hostAddr}
-	addrs, _ := net.InterfaceAddrs()
-	for _, addr := range addrs {
-		// The host's end of the neighbour's link, and its own uplinks.
-		if ip, ok := addr.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
-			hosts = append(hosts, ip.IP.String())
+	links, _ := net.Interfaces()
+	for _, link := range links {
+		// The host's end of our dynos' links and its uplinks; other instances' links come and go.
+		if strings.Contains(link.Name, "-") && !strings.HasPrefix(link.Name, a.name+"-") {
+			continue
+		}
+		addrs, _ := link.Addrs()
+		for _, addr := range addrs {
+			if ip, ok := addr.(*net.IPNet); ok && ip.IP.To4() != nil && !ip.IP.IsLoopback() {
+				hosts = append(hosts, ip.IP.String())
+			}
 		}
 	}
 	slices.Sort(hosts)

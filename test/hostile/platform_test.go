@@ -36,15 +36,15 @@ var programs, _ = filepath.Abs("../../bin")
 // platform is one instance of the whole, on ports, names and addresses of its
 // own, run by `manifold run`.
 type platform struct {
-	t                       testing.TB
-	dir, home, run, name    string
-	number                  int
-	api, tls, router, fleet string
-	resolvers               string
-	token                   string
-	cmd                     *exec.Cmd
-	ended                   chan error
-	out                     syncBuffer
+	t                               testing.TB
+	dir, home, run, name            string
+	number                          int
+	api, tls, attach, router, fleet string
+	resolvers                       string
+	token                           string
+	cmd                             *exec.Cmd
+	ended                           chan error
+	out                             syncBuffer
 }
 
 const (
@@ -100,10 +100,10 @@ func (p *platform) draw() {
 	p.t.Fatal("all instance numbers are taken by other tests")
 }
 
-// listenAt draws the addresses of the four doors.
+// listenAt draws the addresses of the doors.
 func (p *platform) listenAt() {
 	p.t.Helper()
-	for _, addr := range []*string{&p.api, &p.tls, &p.router, &p.fleet} {
+	for _, addr := range []*string{&p.api, &p.tls, &p.attach, &p.router, &p.fleet} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			p.t.Fatal(err)
@@ -118,7 +118,7 @@ func (p *platform) launch() {
 	p.cmd = exec.Command(filepath.Join(programs, "manifold"), "run")
 	p.cmd.Env = append(os.Environ(),
 		"MANIFOLD_HOME="+p.home, "MANIFOLD_RUN="+p.run, "MANIFOLD_INSTANCE="+p.name,
-		"MANIFOLD_API_ADDR="+p.api, "MANIFOLD_TLS_ADDR="+p.tls, "MANIFOLD_ROUTER_ADDR="+p.router, "MANIFOLD_FLEET_ADDR="+p.fleet,
+		"MANIFOLD_API_ADDR="+p.api, "MANIFOLD_TLS_ADDR="+p.tls, "MANIFOLD_ATTACH_ADDR="+p.attach, "MANIFOLD_ROUTER_ADDR="+p.router, "MANIFOLD_FLEET_ADDR="+p.fleet,
 		"MANIFOLD_RESOLVERS="+p.resolvers, "MANIFOLD_API_RATE=1000000",
 		fmt.Sprintf("MANIFOLD_POOL=10.%d.0.0/20", 128+p.number), fmt.Sprintf("MANIFOLD_UID_BASE=%d", uidBase+p.number*uidRange))
 	p.cmd.Stdout, p.cmd.Stderr = &p.out, &p.out
