@@ -27,12 +27,13 @@ type Config struct {
 	BuildLimit time.Duration     // of one build
 	SlugLimit  int64             // bytes
 	APIRate    int               // API calls of one user an hour
+	AttachIdle time.Duration     // of a terminal in which nothing moves
 	Log        *slog.Logger
 	Ready      func(Addresses) // called once every door is open; may be nil
 }
 
 // Addresses are where a coordinator really listens, for port 0.
-type Addresses struct{ API, TLS, Fleet net.Addr }
+type Addresses struct{ API, TLS, Attach, Fleet net.Addr }
 
 // FromEnv reads the settings:
 //
@@ -44,6 +45,8 @@ type Addresses struct{ API, TLS, Fleet net.Addr }
 //	MANIFOLD_DRAIN_TIMEOUT  30s          for routers to finish requests on a dyno that goes
 //	MANIFOLD_START_GRACE    10s          after a start, for hosts and routers to come back
 //	MANIFOLD_HOST_LOST      5m           of silence, then a host's dynos are placed elsewhere
+//	MANIFOLD_ONEOFF_LIMIT   50           one-off dynos an app may run at once; of sizes over 1 GB a tenth
+//	MANIFOLD_ATTACH_IDLE    1h           without input and output, then a client is sent away
 //	MANIFOLD_BUILD_TIMEOUT  15m          of one build
 //	MANIFOLD_SLUG_LIMIT     500          MB of one slug
 //	MANIFOLD_API_RATE       4500         API calls of one user an hour
@@ -63,12 +66,14 @@ func FromEnv() (Config, error) {
 			Drain:       e.duration("MANIFOLD_DRAIN_TIMEOUT", def.Drain),
 			StartGrace:  e.duration("MANIFOLD_START_GRACE", def.StartGrace),
 			HostLost:    e.duration("MANIFOLD_HOST_LOST", def.HostLost),
+			OneOffs:     e.number("MANIFOLD_ONEOFF_LIMIT", def.OneOffs),
 		},
 		BuildCA:    os.Getenv("MANIFOLD_BUILD_CA"),
 		Buildpacks: os.Getenv("MANIFOLD_BUILDPACKS"),
 		BuildLimit: e.duration("MANIFOLD_BUILD_TIMEOUT", 15*time.Minute),
 		SlugLimit:  int64(e.number("MANIFOLD_SLUG_LIMIT", 500)) << 20,
 		APIRate:    e.number("MANIFOLD_API_RATE", 4500),
+		AttachIdle: e.duration("MANIFOLD_ATTACH_IDLE", time.Hour),
 		Log:        slog.Default(),
 	}
 	c.Email = e.text("MANIFOLD_EMAIL", "admin@"+c.Scheduler.Domain)

@@ -38,7 +38,7 @@ func newRig(t *testing.T) *rig {
 	r := &rig{t: t, cfg: Config{
 		Settings: manifold.Settings{
 			Home: t.TempDir(), Run: run, Instance: "test",
-			APIAddr: "127.0.0.1:0", TLSAddr: "127.0.0.1:0", FleetAddr: "127.0.0.1:0", RouterAddr: "127.0.0.1:8080",
+			APIAddr: "127.0.0.1:0", TLSAddr: "127.0.0.1:0", AttachAddr: "127.0.0.1:0", FleetAddr: "127.0.0.1:0", RouterAddr: "127.0.0.1:8080",
 		},
 		Scheduler: scheduler.DefaultSettings(), Email: "admin@localhost", Log: slog.New(slog.DiscardHandler),
 	}}

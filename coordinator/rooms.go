@@ -2,6 +2,7 @@ package coordinator
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,7 @@ import (
 	"os"
 
 	"manifold"
+	"manifold/coordinator/attach"
 	"manifold/coordinator/compiler"
 	"manifold/coordinator/fleet"
 	"manifold/coordinator/git"
@@ -27,6 +29,7 @@ type rooms struct {
 	ca        *pki.CA
 	logs      *logs.Hub
 	images    *slugfs.Store
+	attach    *attach.Room
 	fleet     *fleet.Server
 	scheduler *scheduler.Scheduler
 	compiler  *compiler.Compiler
@@ -69,16 +72,24 @@ func openRooms(ctx context.Context, cfg Config) (_ *rooms, err error) {
 // openWork opens the rooms that work on what the others keep.
 func (r *rooms) openWork() (err error) {
 	cfg := r.cfg
+	cert, err := r.ca.Server(certNames(cfg.AttachAddr)...)
+	if err != nil {
+		return err
+	}
+	r.attach = attach.New(attach.Config{
+		TLS:  &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12},
+		Idle: cfg.AttachIdle, Log: cfg.Log.With("room", "attach"),
+	})
 	r.fleet, err = fleet.Open(fleet.Config{
 		Cluster: r.store.Cluster(), Store: r.store, CA: r.ca, Names: certNames(cfg.FleetAddr),
-		Logs: r.logs, Images: r.images, Dir: cfg.dir("fleet"), JobsDir: cfg.dir("jobs"), Log: cfg.Log.With("room", "fleet"),
+		Logs: r.logs, Images: r.images, Attach: r.attach, Dir: cfg.dir("fleet"), JobsDir: cfg.dir("jobs"), Log: cfg.Log.With("room", "fleet"),
 	})
 	if err != nil {
 		return err
 	}
 	r.closers = append(r.closers, r.fleet)
 	r.scheduler = scheduler.New(scheduler.Config{
-		Settings: cfg.Scheduler, Store: r.store, Fleet: r.fleet, Log: cfg.Log.With("room", "scheduler"),
+		Settings: cfg.Scheduler, Store: r.store, Fleet: r.fleet, Attach: r.attach, Log: cfg.Log.With("room", "scheduler"),
 		Layers: func(name string) ([]manifold.Image, error) {
 			s, err := r.stack(name)
 			return s.Run, err

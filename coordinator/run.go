@@ -53,11 +53,12 @@ func (r *rooms) run(ctx context.Context) error {
 	for _, d := range doors.http {
 		parts.Go(func() error { return serve(ctx, d) })
 	}
+	parts.Go(func() error { return r.attach.Serve(ctx, doors.attach) })
 	parts.Go(func() error { return r.fleet.Serve(ctx, doors.fleet) })
 	parts.Go(func() error { return r.scheduler.Run(ctx) })
 	parts.Go(func() error { return r.git.Run(ctx) })
-	addresses := Addresses{API: doors.http[0].ln.Addr(), TLS: doors.http[1].ln.Addr(), Fleet: doors.fleet.Addr()}
-	r.cfg.Log.Info("coordinator ready", "api", addresses.API.String(), "tls", addresses.TLS.String(), "fleet", addresses.Fleet.String())
+	addresses := Addresses{API: doors.http[0].ln.Addr(), TLS: doors.http[1].ln.Addr(), Attach: doors.attach.Addr(), Fleet: doors.fleet.Addr()}
+	r.cfg.Log.Info("coordinator ready", "api", addresses.API.String(), "tls", addresses.TLS.String(), "attach", addresses.Attach.String(), "fleet", addresses.Fleet.String())
 	if r.cfg.Ready != nil {
 		r.cfg.Ready(addresses)
 	}
@@ -87,6 +88,7 @@ func (r *rooms) front() (http.Handler, error) {
 	}
 	api, err := platform.New(platform.Config{
 		Store: r.store, Dynos: r.scheduler, Logs: r.logs, Stacks: offered, WebURL: r.webURL,
+		AttachURL:    func(secret string) string { return "rendezvous://" + dialable(r.cfg.AttachAddr) + "/" + secret },
 		GitURL:       func(app string) string { return "http://" + dialable(r.cfg.APIAddr) + "/" + app + ".git" },
 		CallsPerHour: r.cfg.APIRate, Log: r.cfg.Log.With("room", "platform"),
 	})
@@ -128,8 +130,9 @@ type door struct {
 
 // doors are all of them: API, API over TLS and admin, in this order.
 type doors struct {
-	http  []door
-	fleet net.Listener
+	http   []door
+	attach net.Listener
+	fleet  net.Listener
 }
 
 // open listens everywhere before anything is served, so that a taken address
@@ -159,6 +162,10 @@ func (r *rooms) open(front http.Handler) (_ *doors, err error) {
 	if err != nil {
 		return nil, err
 	}
+	toAttach, err := listen("attach", r.cfg.AttachAddr)
+	if err != nil {
+		return nil, err
+	}
 	toFleet, err := listen("fleet", r.cfg.FleetAddr)
 	if err != nil {
 		return nil, err
@@ -175,8 +182,8 @@ func (r *rooms) open(front http.Handler) (_ *doors, err error) {
 	secureServer := r.server(front)
 	secureServer.TLSConfig = &tls.Config{Certificates: []tls.Certificate{cert}, MinVersion: tls.VersionTLS12}
 	return &doors{
-		http:  []door{{r.server(front), api}, {secureServer, secure}, {r.server(r.admin()), admin}},
-		fleet: toFleet,
+		http:   []door{{r.server(front), api}, {secureServer, secure}, {r.server(r.admin()), admin}},
+		attach: toAttach, fleet: toFleet,
 	}, nil
 }
 

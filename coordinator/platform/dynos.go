@@ -13,12 +13,14 @@ import (
 func dynoRoutes(a *api) routes {
 	return routes{
 		"GET /apps/{app}/dynos":                           onApp(a.dynos),
+		"POST /apps/{app}/dynos":                          onApp(a.startOneOff),
 		"DELETE /apps/{app}/dynos":                        onApp(a.restartAll),
 		"GET /apps/{app}/dynos/{dyno}":                    onApp(a.dyno),
+		"POST /apps/{app}/dynos/{dyno}":                   onApp(a.execInDyno),
 		"DELETE /apps/{app}/dynos/{dyno}":                 onApp(a.restartDyno),
 		"POST /apps/{app}/dynos/{dyno}/actions/stop":      onApp(a.restartDyno),
 		"DELETE /apps/{app}/formations/{type}":            onApp(a.restartType),
-		"POST /apps/{app}/formations/{type}/actions/stop": onApp(a.restartType),
+		"POST /apps/{app}/formations/{type}/actions/stop": onApp(a.stopType),
 	}
 }
 
@@ -92,13 +94,19 @@ func (a *api) restartAll(c *call, app manifold.App) (answer, error) {
 }
 
 // restartDyno restarts one dyno, and stops one too: the formation still asks
-// for a dyno in its place, so that a new one is started at once.
+// for a dyno in its place, so that a new one is started at once. A one-off
+// dyno has no place to fill: it ends.
 func (a *api) restartDyno(c *call, app manifold.App) (answer, error) {
 	name := c.PathValue("dyno")
 	for _, d := range a.running(app) {
-		if d.Name == name || d.Assignment == name {
-			return a.restart(c, app, d.Name, func(dyno string) bool { return dyno == d.Name })
+		if d.Name != name && d.Assignment != name {
+			continue
 		}
+		only := func(dyno string) bool { return dyno == d.Name }
+		if d.Kind == manifold.KindOneOff {
+			return a.stop(c, app, d.Name, only)
+		}
+		return a.restart(c, app, d.Name, only)
 	}
 	// Older CLIs say "ps:restart web" this way.
 	formation, err := a.Store.Formation(c.Context(), app.ID)
@@ -123,6 +131,22 @@ func (a *api) restartType(c *call, app manifold.App) (answer, error) {
 	return a.restart(c, app, typ, ofType(typ))
 }
 
+// stopType ends the one-off dynos of a type, such as run, and restarts those
+// of the formation.
+func (a *api) stopType(c *call, app manifold.App) (answer, error) {
+	typ := c.PathValue("type")
+	n, err := a.Dynos.Stop(c.Context(), app.ID, ofType(typ))
+	if err != nil {
+		return answer{}, err
+	}
+	ans, err := a.restartType(c, app)
+	if n > 0 && err != nil {
+		c.say(app, "Stopped %s", typ)
+		return accepted()
+	}
+	return ans, err
+}
+
 func ofType(typ string) func(string) bool {
 	return func(dyno string) bool { return strings.HasPrefix(dyno, typ+".") }
 }
@@ -132,6 +156,14 @@ func (a *api) restart(c *call, app manifold.App, what string, match func(string)
 		return answer{}, err
 	}
 	c.say(app, "Restarted %s", what)
+	return accepted()
+}
+
+func (a *api) stop(c *call, app manifold.App, what string, match func(string) bool) (answer, error) {
+	if _, err := a.Dynos.Stop(c.Context(), app.ID, match); err != nil {
+		return answer{}, err
+	}
+	c.say(app, "Stopped %s", what)
 	return accepted()
 }
 

@@ -39,6 +39,8 @@ type Config struct {
 	// fills in the API's own where there is none.
 	WebURL func(app string) string
 	GitURL func(app string) string
+	// AttachURL is where a client brings the secret of its session.
+	AttachURL func(secret string) string
 	// CallsPerHour is how many calls a user may make, all at once or spread;
 	// 0 is 4,500.
 	CallsPerHour int
@@ -49,6 +51,9 @@ type Config struct {
 type Dynos interface {
 	Dynos(app string) []scheduler.Dyno
 	Restart(ctx context.Context, app string, match func(dyno string) bool) error
+	Start(ctx context.Context, o scheduler.OneOff) (d scheduler.Dyno, secret string, err error)
+	Stop(ctx context.Context, app string, match func(dyno string) bool) (n int, err error)
+	Exec(ctx context.Context, e scheduler.Exec) (d scheduler.Dyno, secret string, err error)
 }
 
 // Logs is the log hub, as far as the API needs it. Apps are named by id.
@@ -72,8 +77,8 @@ func New(cfg Config) (http.Handler, error) {
 	switch {
 	case cfg.Store == nil || cfg.Dynos == nil || cfg.Logs == nil || cfg.Log == nil:
 		return nil, errors.New("platform: Store, Dynos, Logs and Log must be set")
-	case cfg.WebURL == nil || cfg.GitURL == nil:
-		return nil, errors.New("platform: WebURL and GitURL must be set")
+	case cfg.WebURL == nil || cfg.GitURL == nil || cfg.AttachURL == nil:
+		return nil, errors.New("platform: WebURL, GitURL and AttachURL must be set")
 	case len(cfg.Stacks) == 0:
 		return nil, errors.New("platform: there is no stack to build apps on: build one with: manifold stack build")
 	}

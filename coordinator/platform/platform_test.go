@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -65,6 +66,8 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		Stacks: []Stack{{Name: "cedar", BuiltAt: time.Now()}, {Name: "cedar-2", BuiltAt: time.Now()}},
 		WebURL: func(app string) string { return "http://" + app + ".localhost:8080/" },
 		GitURL: func(app string) string { return "https://localhost:5443/" + app + ".git" },
+
+		AttachURL: func(secret string) string { return "rendezvous://localhost:5444/" + secret },
 	}
 	for _, f := range change {
 		f(&cfg)
@@ -95,7 +98,50 @@ type fakeDynos struct {
 	mu        sync.Mutex
 	dynos     []scheduler.Dyno
 	restarted []string
+	stopped   []string
+	started   []scheduler.OneOff
+	execs     []scheduler.Exec
 	err       error
+}
+
+func (f *fakeDynos) Start(_ context.Context, o scheduler.OneOff) (d scheduler.Dyno, secret string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return d, "", f.err
+	}
+	f.started = append(f.started, o)
+	if o.Attach != nil {
+		secret = "secret"
+	}
+	return scheduler.Dyno{
+		Dyno: manifold.Dyno{Assignment: uuid.NewString(), App: o.App, Name: "run.4711"}, Kind: manifold.KindOneOff,
+		Type: "run", Command: o.Command, Size: o.Size.Name, Release: 3, CreatedAt: time.Now(),
+	}, secret, nil
+}
+
+func (f *fakeDynos) Stop(_ context.Context, app string, match func(string) bool) (n int, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.dynos {
+		if d.App == app && d.Kind == manifold.KindOneOff && match(d.Name) {
+			f.stopped = append(f.stopped, d.Name)
+			n++
+		}
+	}
+	return n, f.err
+}
+
+func (f *fakeDynos) Exec(_ context.Context, e scheduler.Exec) (d scheduler.Dyno, secret string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, d := range f.dynos {
+		if f.err == nil && d.App == e.App && d.Name == e.Dyno {
+			f.execs = append(f.execs, e)
+			return d, "secret", nil
+		}
+	}
+	return d, "", cmp.Or(f.err, store.ErrNotFound)
 }
 
 func (f *fakeDynos) Dynos(app string) []scheduler.Dyno {

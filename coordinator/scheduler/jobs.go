@@ -175,10 +175,7 @@ func (s *Scheduler) release(ctx context.Context, id string) {
 		s.cfg.Log.Warn("could not mark a job as ended", "assignment", id, "err", err)
 	}
 	s.own(id, false)
-	select {
-	case s.kick <- struct{}{}:
-	default:
-	}
+	s.wake()
 }
 
 // find returns a placement as the pass saw it.

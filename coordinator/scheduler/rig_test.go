@@ -2,6 +2,7 @@ package scheduler
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"log/slog"
 	"net"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"manifold"
+	"manifold/coordinator/attach"
 	"manifold/coordinator/fleet"
 	"manifold/coordinator/logs"
 	"manifold/coordinator/pki"
@@ -37,6 +39,7 @@ type rig struct {
 	addr  string // of the fleet, as of the last start
 	sched *Scheduler
 	fleet *fleet.Server
+	room  *attach.Room
 	halt  func()
 }
 
@@ -70,13 +73,14 @@ func (r *rig) start() {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	}
+	room := attach.New(attach.Config{TLS: &tls.Config{}, Come: time.Second, Log: log})
 	f, err := fleet.Open(fleet.Config{
-		Cluster: r.store.Cluster(), Store: r.store, CA: r.ca, Names: []string{"127.0.0.1"}, Logs: r.logs, Images: r.imgs,
+		Cluster: r.store.Cluster(), Store: r.store, CA: r.ca, Names: []string{"127.0.0.1"}, Logs: r.logs, Images: r.imgs, Attach: room,
 		Dir: filepath.Join(r.dir, "fleet"), JobsDir: filepath.Join(r.dir, "jobs"), Log: log,
 	})
 	must(r.t, err)
 	s := New(Config{
-		Settings: r.set, Store: r.store, Fleet: f, Log: log,
+		Settings: r.set, Store: r.store, Fleet: f, Attach: room, Log: log,
 		Layers: func(string) ([]manifold.Image, error) { return []manifold.Image{{Digest: "sha256:stack"}}, nil },
 		Tell:   func(app, process, text string) { r.logs.Write(app, manifold.SourceHeroku, process, text) },
 	})
@@ -87,7 +91,7 @@ func (r *rig) start() {
 	parts.Go(func() { must(r.t, f.Serve(ctx, ln)) })
 	parts.Go(func() { must(r.t, s.Run(ctx)) })
 	r.mu.Lock()
-	r.addr, r.sched, r.fleet = ln.Addr().String(), s, f
+	r.addr, r.sched, r.fleet, r.room = ln.Addr().String(), s, f, room
 	r.mu.Unlock()
 	r.halt = sync.OnceFunc(func() {
 		cancel()

@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"manifold"
+	"manifold/coordinator/attach"
 	"manifold/coordinator/fleet"
 	"manifold/coordinator/store"
 )
@@ -28,6 +29,7 @@ type Settings struct {
 	Drain       time.Duration    // at most, for routers to finish requests on a dyno that goes
 	StartGrace  time.Duration    // after our start, for hosts and routers to come back
 	HostLost    time.Duration    // of silence, after which a host's dynos are placed elsewhere
+	OneOffs     int              // one-off dynos an app may run at once; of the larger sizes a tenth
 }
 
 // DefaultSettings are what Heroku does, where it says.
@@ -36,6 +38,7 @@ func DefaultSettings() Settings {
 		Domain: "localhost", Backoff: manifold.BackoffClassic,
 		BootTimeout: 60 * time.Second, Grace: 30 * time.Second, Drain: 30 * time.Second,
 		StartGrace: 10 * time.Second, HostLost: 5 * time.Minute,
+		OneOffs: 50,
 	}
 }
 
@@ -44,6 +47,7 @@ type Config struct {
 	Settings Settings
 	Store    *store.Store
 	Fleet    *fleet.Server
+	Attach   *attach.Room
 	// Layers gives the images a dyno on a stack runs on, below its slug.
 	Layers func(stack string) ([]manifold.Image, error)
 	// Tell writes one of the platform's lines to an app's log. It may be nil.
@@ -62,6 +66,7 @@ type Scheduler struct {
 	// The loop's own; nobody else touches them.
 	stored    *stored // nil: read it again
 	told      *stored // what revisions were given for
+	toldExecs int     // and the execs' changes
 	revisions map[string]int64
 	withdrawn map[string]withdrawal
 	dropped   map[string]int64
@@ -71,6 +76,11 @@ type Scheduler struct {
 	last    *state        // of the last pass; nil until the hosts are back
 	changed chan struct{} // closed and renewed with each pass
 	jobs    map[string]bool
+
+	execs        map[string]execution // by id
+	execsChanged int                  // how often
+
+	oneOffs sync.Mutex // held while one is placed
 }
 
 // New makes a scheduler; Run makes it work.
@@ -78,7 +88,7 @@ func New(cfg Config) *Scheduler {
 	return &Scheduler{
 		cfg: cfg, started: time.Now(), hostWait: hostWait, kick: make(chan struct{}, 1),
 		withdrawn: map[string]withdrawal{}, dropped: map[string]int64{}, said: map[string]string{},
-		changed: make(chan struct{}), jobs: map[string]bool{},
+		changed: make(chan struct{}), jobs: map[string]bool{}, execs: map[string]execution{},
 	}
 }
 
@@ -193,10 +203,10 @@ func (s *Scheduler) watch() (*state, <-chan struct{}) {
 // publish tells each host what to run and routers where to route, and keeps
 // from which revision on a placement is gone from there.
 func (s *Scheduler) publish(st *state) {
-	if s.told != st.stored {
-		s.told, s.revisions = st.stored, map[string]int64{}
+	if s.told != st.stored || s.toldExecs != st.execsChanged {
+		s.told, s.toldExecs, s.revisions = st.stored, st.execsChanged, map[string]int64{}
 		for host, assignments := range st.desired() {
-			revision, err := s.cfg.Fleet.SetDesired(host, assignments, nil)
+			revision, err := s.cfg.Fleet.SetDesired(host, assignments, st.execs[host])
 			if err != nil {
 				s.cfg.Log.Error("could not tell a host what to run", "err", err)
 				s.told = nil
@@ -242,6 +252,7 @@ func (s *Scheduler) do(ctx context.Context, st *state, a action) (changed bool, 
 		err = s.cfg.Store.PutPlacement(ctx, store.Placement{Host: a.host, Assignment: assignment})
 	case retire, stop:
 		err = s.setPhase(ctx, a.id, phases[a.verb])
+		s.cfg.Attach.Cancel(a.id) // a client that still waits for it waits in vain
 	case remove:
 		err = s.cfg.Store.DeletePlacement(ctx, a.id)
 	case say:

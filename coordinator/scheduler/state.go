@@ -24,9 +24,11 @@ type state struct {
 	hosts        map[string]fleet.Host
 	routers      []fleetRouter
 	observed     map[placed]manifold.Dyno
-	withdrawn    map[string]withdrawal // retiring assignment → since when
-	dropped      map[string]int64      // stopping assignment → revision of the first Desired without it
-	jobs         map[string]bool       // assignments of jobs that someone waits for
+	withdrawn    map[string]withdrawal      // retiring assignment → since when
+	dropped      map[string]int64           // stopping assignment → revision of the first Desired without it
+	jobs         map[string]bool            // assignments of jobs that someone waits for
+	execs        map[string][]manifold.Exec // by host
+	execsChanged int
 }
 
 // placed names a dyno as one host may speak of it: no host speaks for another.
@@ -63,11 +65,12 @@ func (s *Scheduler) look(ctx context.Context) (*state, error) {
 	}
 	s.mu.Lock()
 	jobs := maps.Clone(s.jobs)
+	execs, execsChanged := s.execsByHost(), s.execsChanged
 	s.mu.Unlock()
 	st := &state{
 		now: time.Now(), started: s.started, settings: s.cfg.Settings, stored: s.stored,
 		hosts: s.cfg.Fleet.Hosts(), routers: s.cfg.Fleet.Routers(), observed: map[placed]manifold.Dyno{},
-		withdrawn: s.withdrawn, dropped: s.dropped, jobs: jobs,
+		withdrawn: s.withdrawn, dropped: s.dropped, jobs: jobs, execs: execs, execsChanged: execsChanged,
 	}
 	for id, h := range st.hosts {
 		for _, d := range h.Observation.Dynos {

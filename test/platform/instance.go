@@ -21,12 +21,13 @@ import (
 // Instance is one platform: its settings, and its `manifold run` while that is
 // running. Several live side by side.
 type Instance struct {
-	Dir, Name               string // Dir holds all that is the instance's; Name is its MANIFOLD_INSTANCE
-	Home, Run               string
-	API, TLS, Router, Fleet string        // addresses
-	Extra                   []string      // more of the environment; set before Start
-	Token                   string        // the first user's, once started
-	ReadyAfter              time.Duration // of the last Start
+	Dir, Name        string // Dir holds all that is the instance's; Name is its MANIFOLD_INSTANCE
+	Home, Run        string
+	API, TLS, Attach string        // addresses
+	Router, Fleet    string        // more of them
+	Extra            []string      // more of the environment; set before Start
+	Token            string        // the first user's, once started
+	ReadyAfter       time.Duration // of the last Start
 
 	number int // draws the address pool and the user ids
 	hold   *os.File
@@ -56,7 +57,7 @@ func New(dir string) (*Instance, error) {
 		return nil, err
 	}
 	p.Name = fmt.Sprintf("mt%02d", p.number)
-	for _, addr := range []*string{&p.API, &p.TLS, &p.Router, &p.Fleet} {
+	for _, addr := range []*string{&p.API, &p.TLS, &p.Attach, &p.Router, &p.Fleet} {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			return nil, err
@@ -89,7 +90,7 @@ func (p *Instance) draw() error {
 func (p *Instance) Environ() []string {
 	return append(append(os.Environ(), p.Extra...),
 		"MANIFOLD_HOME="+p.Home, "MANIFOLD_RUN="+p.Run, "MANIFOLD_INSTANCE="+p.Name,
-		"MANIFOLD_API_ADDR="+p.API, "MANIFOLD_TLS_ADDR="+p.TLS,
+		"MANIFOLD_API_ADDR="+p.API, "MANIFOLD_TLS_ADDR="+p.TLS, "MANIFOLD_ATTACH_ADDR="+p.Attach,
 		"MANIFOLD_ROUTER_ADDR="+p.Router, "MANIFOLD_FLEET_ADDR="+p.Fleet,
 		"MANIFOLD_API_RATE=1000000", // tests ask often
 		fmt.Sprintf("MANIFOLD_POOL=10.%d.0.0/20", 128+p.number),

@@ -24,6 +24,7 @@ func daemonEnv(s manifold.Settings) []string {
 	set("MANIFOLD_INSTANCE", s.Instance)
 	set("MANIFOLD_API_ADDR", s.APIAddr)
 	set("MANIFOLD_TLS_ADDR", s.TLSAddr)
+	set("MANIFOLD_ATTACH_ADDR", s.AttachAddr)
 	set("MANIFOLD_ROUTER_ADDR", s.RouterAddr)
 	set("MANIFOLD_FLEET_ADDR", s.FleetAddr)
 	set("MANIFOLD_JOIN_TOKEN_FILE", filepath.Join(s.Home, "coordinator", "join-token"))

@@ -214,7 +214,7 @@ type address struct{ variable, addr string }
 func addresses(s manifold.Settings) []address {
 	return []address{
 		{"MANIFOLD_API_ADDR", s.APIAddr}, {"MANIFOLD_TLS_ADDR", s.TLSAddr},
-		{"MANIFOLD_ROUTER_ADDR", s.RouterAddr}, {"MANIFOLD_FLEET_ADDR", s.FleetAddr},
+		{"MANIFOLD_ATTACH_ADDR", s.AttachAddr}, {"MANIFOLD_ROUTER_ADDR", s.RouterAddr}, {"MANIFOLD_FLEET_ADDR", s.FleetAddr},
 	}
 }
 
