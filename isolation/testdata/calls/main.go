@@ -1,19 +1,26 @@
 // Command calls runs inside a dyno and says how the kernel answers calls that
 // an app must not, or must, be able to make: one line each, name and errno.
+//
+//	calls grow         takes 10 MiB more at each step, and says how much it has
+//	calls hold         takes 64 MiB and keeps it
+//	calls flood ADDR   begins connections to ever new ports, as fast as it can
+//	calls ask ADDR     sends a datagram and says what comes back
 package main
 
 import (
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 func main() {
 	if len(os.Args) > 1 {
-		foreign(os.Args[1])
+		do(os.Args[1], os.Args[len(os.Args)-1])
 	}
 	raw := func(name string, nr uintptr, args ...uintptr) {
 		args = append(args, 0, 0, 0, 0, 0, 0)
@@ -52,6 +59,78 @@ func main() {
 		err := exec.Command("/proc/self/exe", how).Run()
 		fmt.Printf("%s %v\n", how, err)
 	}
+}
+
+func do(what, addr string) {
+	switch what {
+	case "grow":
+		for mib := 10; ; mib += 10 {
+			take(10 << 20)
+			fmt.Printf("holds %d MiB\n", mib)
+			time.Sleep(20 * time.Millisecond)
+		}
+	case "hold":
+		take(64 << 20)
+		fmt.Println("ready")
+		time.Sleep(time.Hour)
+	case "flood":
+		flood(addr)
+	case "ask":
+		ask(addr)
+	default:
+		foreign(what)
+	}
+}
+
+// take maps memory and writes to all of it.
+func take(bytes int) {
+	m, err := unix.Mmap(-1, 0, bytes, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	for i := range m {
+		m[i] = byte(i>>3 ^ i)
+	}
+}
+
+func flood(addr string) {
+	to := &unix.SockaddrInet4{}
+	copy(to.Addr[:], net.ParseIP(addr).To4())
+	fmt.Println("begins")
+	for i := 0; ; i++ {
+		to.Port = 1 + i%65535
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_NONBLOCK, 0)
+		if err != nil {
+			fmt.Println(err)
+			os.Exit(1)
+		}
+		_ = unix.Connect(fd, to)
+		unix.Close(fd)
+		if i == 20_000 {
+			fmt.Println("20000 tried")
+		}
+	}
+}
+
+func ask(addr string) {
+	c, err := net.Dial("udp", addr)
+	if err == nil {
+		_, err = c.Write([]byte("question"))
+	}
+	answer := make([]byte, 64)
+	if err == nil {
+		_ = c.SetReadDeadline(time.Now().Add(time.Second))
+		var n int
+		n, err = c.Read(answer)
+		answer = answer[:n]
+	}
+	if err != nil {
+		fmt.Println(addr, "no answer")
+	} else {
+		fmt.Println(addr, string(answer))
+	}
+	os.Exit(0)
 }
 
 // foreign makes a call in a form that must be the process's last.
