@@ -30,8 +30,8 @@ func boot(ctx context.Context, img image, work, console string, results io.Write
 		"-nodefaults", "-nographic", "-no-reboot", "-nic", "none",
 		"-kernel", img.kernel, "-initrd", img.initrd,
 		"-append", "console=ttyS0 root=/dev/vda rw panic=-1 mitigations=off fsck.mode=skip loglevel=5 systemd.show_status=no",
-		"-serial", "file:"+console,
-		"-device", "virtio-serial", "-chardev", "stdio,id=results,signal=off", "-device", "virtserialport,chardev=results,name=results",
+		"-serial", "file:" + console,
+		"-device", "virtio-serial", "-chardev", "file,id=results,path=/dev/stdout", "-device", "virtserialport,chardev=results,name=results",
 	}
 	for _, disk := range []struct{ serial, file string }{{"root", img.disk}, {"work", work}, {"swap", swap}} { // vda, vdb, vdc
 		args = append(args, "-drive", "id="+disk.serial+",file="+disk.file+",format=raw,if=none,snapshot=on,cache=unsafe",

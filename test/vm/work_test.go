@@ -62,7 +62,9 @@ func makeWork(ctx context.Context, repo, cache, disk string) error {
 			return goBuild(building, repo, "test", "-c", "-tags="+t.tags, "-o", filepath.Join(dir, "tests", program(t.pkg)), t.pkg)
 		})
 	}
-	build.Go(func() error { return goBuild(building, repo, "build", "-o", filepath.Join(dir, "bin")+"/", "./cmd/...") })
+	build.Go(func() error {
+		return goBuild(building, repo, "build", "-o", filepath.Join(dir, "bin")+"/", "./cmd/...")
+	})
 	probes, err := filepath.Glob(filepath.Join(repo, "isolation", "testdata", "*"))
 	if err != nil {
 		return err
