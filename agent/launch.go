@@ -230,7 +230,7 @@ func environ(a manifold.Assignment, port int) []string {
 
 // drawPort picks a run's $PORT. Each dyno has its own address, so it need not
 // be free: it changes with each run so that nobody counts on a number.
-func drawPort() int { return 20_000 + rand.IntN(40_000) }
+func drawPort() int { return isolation.FirstPort + rand.IntN(isolation.LastPort-isolation.FirstPort+1) }
 
 func addrPort(addr netip.Addr, port int) string {
 	return netip.AddrPortFrom(addr, uint16(port)).String()
