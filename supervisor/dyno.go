@@ -48,6 +48,7 @@ type Plan struct {
 	Kind        manifold.Kind
 	Web         bool // up when it listens on its port, else when it runs
 	Job         bool // has outputs to bring home; says nothing in the app's log
+	Attached    bool // a client's terminal or pipes are its standard streams
 	Command     string
 	BootTimeout time.Duration // Web only; 0 is DefaultBootTimeout
 	Grace       time.Duration // SIGTERM to SIGKILL; 0 is DefaultGrace
@@ -64,7 +65,7 @@ const (
 // PlanOf reads the plan out of an assignment.
 func PlanOf(a manifold.Assignment) Plan {
 	p := Plan{
-		Kind: a.Kind, Web: a.Web, Job: a.Job != nil, Command: a.Command,
+		Kind: a.Kind, Web: a.Web, Job: a.Job != nil, Attached: a.Attach != nil, Command: a.Command,
 		BootTimeout: a.BootTimeout, Grace: a.Grace, Backoff: a.Backoff,
 		Quota: a.Size.Memory,
 	}
@@ -93,6 +94,9 @@ type Dyno struct {
 	UpAt    time.Time        `json:"up_at,omitzero"`    // of Run
 	Result  *manifold.Result `json:"result,omitempty"`  // of the last run that ended
 	Lines   uint64           `json:"lines,omitempty"`   // log lines that run wrote
+	// Hangups is how many times it was sent SIGHUP since its client was lost,
+	// and one more when that was given up (R16).
+	Hangups int `json:"hangups,omitempty"`
 	// Withdrawn is set when the dyno is no longer desired; else a stop is
 	// the host's own, and a one-off stays known as complete.
 	Withdrawn bool `json:"withdrawn,omitempty"`
@@ -113,6 +117,7 @@ const (
 	Listening    EventKind = "listening"    // on $PORT, and not on loopback only
 	Collected    EventKind = "collected"    // outputs are home, or Detail says why not
 	Sampled      EventKind = "sampled"      // its memory was looked at; Memory
+	ClientLost   EventKind = "clientlost"   // whoever was attached to it is gone
 	Ended        EventKind = "ended"        // no process of Run is left; Exit, Lost, HostLost
 	Due          EventKind = "due"          // the timer went off; Due, and Run and Port for a new try
 )
@@ -133,6 +138,8 @@ type Event struct {
 	Detail string
 	// Checksum says that an image was not what its digest says. LaunchFailed.
 	Checksum bool
+	// NoClient says that nobody came to attach to it. LaunchFailed.
+	NoClient bool
 	// Memory is the memory and swap the run needs, in bytes. Sampled only.
 	Memory int64
 	// Withdrawn and Grace belong to Stop. Grace 0 is the plan's own; another
@@ -167,6 +174,7 @@ const (
 	SetDue  Verb = "setdue"  // set the dyno's timer to At, in place of any other
 	Term    Verb = "term"    // have PID 1 stop the run: SIGTERM, grace, SIGKILL
 	Kill    Verb = "kill"    // SIGKILL to all of the run
+	Hangup  Verb = "hangup"  // SIGHUP to all of the run
 	Collect Verb = "collect" // bring the outputs home; ends in Collected
 	Remove  Verb = "remove"  // take the run's box away, keep its log until it is shipped
 	Forget  Verb = "forget"  // delete the dyno's record

@@ -19,6 +19,10 @@ type Policy struct {
 	// ForceSlack is how much later than PID 1 the agent sends SIGKILL itself,
 	// and how long it waits before it does so again.
 	ForceSlack time.Duration
+	// HangupEvery is the time between two SIGHUPs to a dyno whose client is
+	// gone, Hangups how many there are; then it is left alone (R16).
+	HangupEvery time.Duration
+	Hangups     int
 }
 
 // DefaultPolicy is what users of the platform expect.
@@ -28,7 +32,7 @@ var DefaultPolicy = Policy{
 	Progressive: []time.Duration{
 		0, 20 * time.Minute, 40 * time.Minute, 60 * time.Minute, 180 * time.Minute, 320 * time.Minute,
 	},
-	ForceSlack: 15 * time.Second,
+	ForceSlack: 15 * time.Second, HangupEvery: 5 * time.Second, Hangups: 3,
 }
 
 // wait is how long a dyno that crashed for the nth time in a row stays down.

@@ -91,8 +91,11 @@ func begin(s *step) {
 	d := &s.d
 	d.Run, d.Port, d.Said = s.e.Run, s.e.Port, 0
 	d.Due, d.UpAt, d.Lines = time.Time{}, time.Time{}, 0
-	d.Grace, d.Forced = 0, false
+	d.Grace, d.Forced, d.Hangups = 0, false, 0
 	s.sayState(s.from)
+	if d.Plan.Attached {
+		s.say("Awaiting client")
+	}
 	s.say("Starting process with command `%s`", shownCommand(d.Plan.Command, d.Port))
 	s.do(Launch)
 }
@@ -112,6 +115,39 @@ func warnBooting(s *step) {
 	warn(s)
 	s.due(s.d.Due)
 	s.do(Probe)
+}
+
+func warnUp(s *step) {
+	warn(s)
+	if s.d.hangingUp() {
+		s.due(s.d.Due)
+	}
+}
+
+// hangingUp says whether SIGHUPs are on their way to the dyno.
+func (d *Dyno) hangingUp() bool { return d.Hangups > 0 && !d.Due.IsZero() }
+
+func clientLost(s *step) {
+	s.say("Client connection closed. Sending SIGHUP to all processes")
+	s.hangUp()
+}
+
+// hangUpAgain repeats the SIGHUP for programs that were not ready for it, and
+// in the end leaves the dyno alone: it may have been told to outlive its client.
+func hangUpAgain(s *step) {
+	if s.d.Hangups < s.policy.Hangups {
+		s.hangUp()
+		return
+	}
+	s.d.Hangups++
+	s.d.Due = time.Time{}
+	s.say("Error R16 (Detached) -> An attached process is not responding to SIGHUP after its external connection was closed.")
+}
+
+func (s *step) hangUp() {
+	s.d.Hangups++
+	s.do(Hangup)
+	s.due(s.e.At.Add(s.policy.HangupEvery))
 }
 
 func (s *step) sayMemory(bytes int64) {
@@ -217,6 +253,12 @@ func collected(s *step) {
 }
 
 func failed(s *step) {
+	if s.e.NoClient {
+		s.d.Result = &manifold.Result{Cause: manifold.CauseR13, Status: 1, Detail: s.e.Detail, At: s.e.At}
+		s.say("Error R13 (Attach error) -> Failed to attach to process")
+		s.close()
+		return
+	}
 	s.d.Result = &manifold.Result{Cause: manifold.CauseLaunch, Status: 1, Detail: s.e.Detail, At: s.e.At}
 	code := "R99 (Platform error)"
 	if s.e.Checksum {

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -55,6 +56,29 @@ func (l *life) is(s State) *life {
 	if l.d.State != s {
 		l.t.Fatalf("state is %s, want %s", l.d.State, s)
 	}
+	return l
+}
+
+// does checks the effects of the last event, besides what it said.
+func (l *life) does(verbs ...Verb) *life {
+	l.t.Helper()
+	var got []Verb
+	for _, e := range l.effects {
+		if e.Do != Say {
+			got = append(got, e.Do)
+		}
+	}
+	if !slices.Equal(got, verbs) {
+		l.t.Errorf("effects %v, want %v", got, verbs)
+	}
+	return l
+}
+
+// adds is says of what was said since it was last called.
+func (l *life) adds(lines ...string) *life {
+	l.t.Helper()
+	l.says(lines...)
+	l.said = nil
 	return l
 }
 
@@ -338,4 +362,41 @@ func TestMemoryOverTheQuota(t *testing.T) {
 		"Process exited with status 137",
 		"State changed from up to crashed",
 	)
+}
+
+var attached = Plan{Kind: manifold.KindOneOff, Attached: true, Command: "bash"}
+
+func TestLostClient(t *testing.T) {
+	l := newLife(t, attached)
+	l.adds("State changed from created to starting", "Awaiting client", "Starting process with command `bash`")
+	l.on(Event{Kind: ClientLost}).is(Starting).adds() // there is none before it runs
+	l.on(Event{Kind: Launched}).is(Up).adds("State changed from starting to up")
+	l.after(time.Minute).on(Event{Kind: ClientLost}).is(Up).does(Hangup, SetDue).adds("Client connection closed. Sending SIGHUP to all processes")
+	l.on(Event{Kind: ClientLost}).is(Up).does()
+	l.after(5*time.Second).on(Event{Kind: Due}).does(Hangup, SetDue).adds()
+	l.after(5*time.Second).on(Event{Kind: Due}).does(Hangup, SetDue).adds()
+	l.after(5 * time.Second).on(Event{Kind: Due}).is(Up).does().adds("Error R16 (Detached) -> An attached process is not responding to SIGHUP after its external connection was closed.")
+	l.after(time.Hour).on(Event{Kind: Due}).is(Up).does().adds()
+	l.on(Event{Kind: Ended, Exit: Exit{Status: 0}}).is(Complete).adds("Process exited with status 0", "State changed from up to complete")
+
+	l = newLife(t, attached).on(Event{Kind: Launched}).on(Event{Kind: ClientLost})
+	l.on(Event{Kind: Ended, Exit: Exit{Status: 129}}).is(Complete)
+	if r := l.d.Result; r.Cause != manifold.CauseSignal || r.Status != 129 {
+		t.Errorf("result %+v", r)
+	}
+	l = newLife(t, attached).on(Event{Kind: Launched}).on(Event{Kind: ClientLost})
+	l.on(Event{Kind: Stop, Withdrawn: true}).is(Stopping).does(Term, SetDue)
+
+	l = newLife(t, Plan{Kind: manifold.KindOneOff}).on(Event{Kind: Launched})
+	l.on(Event{Kind: ClientLost}).is(Up).does() // nobody was ever attached
+}
+
+func TestNoClient(t *testing.T) {
+	l := newLife(t, attached)
+	l.adds("State changed from created to starting", "Awaiting client", "Starting process with command `bash`")
+	l.after(30 * time.Second).on(Event{Kind: LaunchFailed, NoClient: true, Detail: "it did not come"}).is(Complete)
+	l.adds("Error R13 (Attach error) -> Failed to attach to process", "State changed from starting to complete")
+	if l.d.Result.Cause != manifold.CauseR13 {
+		t.Errorf("result %+v", l.d.Result)
+	}
 }

@@ -54,6 +54,8 @@ var (
 		return d.Plan.Job && d.Plan.Kind == oneOff && x.Status == 0 && !x.Lost && !x.Expired
 	}}
 	overQuota    = &guard{"over its quota", func(d *Dyno, e Event) bool { return d.Plan.Quota > 0 && e.Memory > d.Plan.Quota }}
+	neverHungUp  = &guard{"attached", func(d *Dyno, _ Event) bool { return d.Plan.Attached && d.Hangups == 0 }}
+	hangingUp    = &guard{"hanging up", func(d *Dyno, _ Event) bool { return d.hangingUp() }}
 	wasWithdrawn = &guard{"withdrawn before", func(d *Dyno, _ Event) bool { return d.Withdrawn }}
 )
 
@@ -97,7 +99,9 @@ var table = []arrow{
 	{Overdue, Due, nil, Overdue, kill},
 	{Overdue, Stop, nil, Overdue, stopOverdue},
 
-	{Up, Sampled, overQuota, Up, warn},
+	{Up, Sampled, overQuota, Up, warnUp},
+	{Up, ClientLost, neverHungUp, Up, clientLost},
+	{Up, Due, hangingUp, Up, hangUpAgain},
 	{Up, Ended, toCollect, Collecting, collect},
 	{Up, Ended, isOneOff, Complete, ended},
 	{Up, Ended, nil, Crashed, ended},

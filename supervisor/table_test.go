@@ -73,7 +73,7 @@ var rank = map[State]int{
 func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effects []Effect)) Dyno {
 	r := rand.New(rand.NewPCG(seed, 7))
 	plan := Plan{Kind: manifold.KindFormation, Command: "run", BootTimeout: time.Minute, Grace: 30 * time.Second}
-	switch r.IntN(5) {
+	switch r.IntN(6) {
 	case 0:
 		plan.Web = true
 	case 1:
@@ -84,8 +84,10 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 		plan.Web, plan.Backoff = true, manifold.BackoffProgressive
 	case 4:
 		plan.Kind, plan.Web = manifold.KindOneOff, true // nobody asks for it; it must not get stuck either
+	case 5:
+		plan.Kind, plan.Attached = manifold.KindOneOff, true
 	}
-	kinds := []EventKind{Want, Stop, Launched, LaunchFailed, Listening, Collected, Ended, Due, Launched, Listening, Ended, Sampled}
+	kinds := []EventKind{Want, Stop, Launched, LaunchFailed, Listening, Collected, Ended, Due, Launched, Listening, Ended, Sampled, ClientLost}
 	plan.Quota = 512 << 20
 	d := New(plan, epoch)
 	at := epoch
@@ -204,6 +206,9 @@ func checkEffects(before, after Dyno, effects []Effect, fail func(string, ...any
 		if has[Term]+has[Kill] == 0 {
 			fail("stopping without a signal")
 		}
+	}
+	if after.State == Up && after.hangingUp() && has[SetDue] == 0 {
+		fail("nobody comes to hang up again")
 	}
 	if after.State == Collecting && has[Collect]+has[Cancel] == 0 {
 		fail("collecting without doing it")
