@@ -17,6 +17,8 @@ import (
 	"testing"
 	"text/tabwriter"
 	"time"
+
+	"manifold/test/platform"
 )
 
 // Times of one attack.
@@ -28,7 +30,7 @@ const (
 
 // arena is the platform with the two apps.
 type arena struct {
-	*platform
+	*target
 	attacker, neighbour string // apps
 	at                  dyno   // the neighbour's dyno
 }
@@ -50,22 +52,22 @@ func newArena(t *testing.T) *arena {
 	if err != nil {
 		t.Fatal(err)
 	}
-	files := map[string][]byte{"Procfile": []byte(procfile.String()), "attacker": binary, "index.html": []byte("hostile")}
+	files := map[string]string{"Procfile": procfile.String(), "attacker": string(binary), "index.html": "hostile"}
 
-	a := &arena{platform: start(t, worldServer)}
-	hostAddr := newWorld(t, a.number, program)
-	a.neighbour, a.attacker = a.createApp("neighbour"), a.createApp("hostile")
-	a.push(a.neighbour, files)
-	a.eventually(deadline, "the neighbour", func() error {
+	a := &arena{target: start(t, worldServer)}
+	hostAddr := newWorld(t, a.Number(), program)
+	a.neighbour, a.attacker = a.CreateApp(t), a.CreateApp(t)
+	a.Push(t, platform.Repository(t, files), a.neighbour)
+	platform.Eventually(a.t, deadline, func() error {
 		if a.at, err = a.dyno(a.neighbour, "web.1"); err == nil && a.at.State != "up" {
 			err = fmt.Errorf("is %s", a.at.State)
 		}
 		return err
 	})
-	a.call("PATCH", "/apps/"+a.attacker+"/config-vars", a.surroundings(hostAddr), nil)
-	a.push(a.attacker, files)
+	a.Call(a.t, "PATCH", "/apps/"+a.attacker+"/config-vars", a.surroundings(hostAddr), nil)
+	a.Push(t, platform.Repository(t, files), a.attacker)
 	a.scale(a.attacker, "web", 0)
-	a.eventually(deadline, "the attacker's web dyno", func() error { return a.gone("web.1") })
+	platform.Eventually(a.t, deadline, func() error { return a.gone("web.1") })
 	return a
 }
 
@@ -78,21 +80,21 @@ func (a *arena) surroundings(hostAddr string) map[string]string {
 	if err != nil {
 		a.t.Fatal(err)
 	}
-	abstract, err := net.Listen("unix", "@"+a.name+"-hostile")
+	abstract, err := net.Listen("unix", "@"+a.Name+"-hostile")
 	if err != nil {
 		a.t.Fatal(err)
 	}
 	a.t.Cleanup(func() { everywhere.Close(); abstract.Close() })
 	_, port, _ := net.SplitHostPort(everywhere.Addr().String())
 	ports := []string{port, "22", "53", "80", "2379", "5000", "5443", "8080"}
-	for _, addr := range []string{a.api, a.tls, a.router, a.fleet} {
+	for _, addr := range []string{a.API, a.TLS, a.Router, a.Fleet} {
 		ports = append(ports, addr[strings.LastIndexByte(addr, ':')+1:])
 	}
 	hosts := []string{hostAddr}
 	links, _ := net.Interfaces()
 	for _, link := range links {
 		// The host's end of our dynos' links and its uplinks; other instances' links come and go.
-		if strings.Contains(link.Name, "-") && !strings.HasPrefix(link.Name, a.name+"-") {
+		if strings.Contains(link.Name, "-") && !strings.HasPrefix(link.Name, a.Name+"-") {
 			continue
 		}
 		addrs, _ := link.Addrs()
@@ -107,7 +109,7 @@ func (a *arena) surroundings(hostAddr string) map[string]string {
 	return map[string]string{
 		"HOST_ADDRS": strings.Join(hosts[:min(len(hosts), 6)], ","), "SCAN_PORTS": strings.Join(ports, ","),
 		"NEIGHBOUR_ADDR": a.at.Addr, "WORLD_ADDR": worldServer + ":80", "BLACK_HOLE": blackHoleNet, "RESOLVERS": worldServer,
-		"METADATA_ADDRS": metadataHost + ":80", "ABSTRACT_SOCKET": a.name + "-hostile", "HOST_PIDS": strings.Join(a.daemonPIDs(), ","),
+		"METADATA_ADDRS": metadataHost + ":80", "ABSTRACT_SOCKET": a.Name + "-hostile", "HOST_PIDS": strings.Join(a.daemonPIDs(), ","),
 	}
 }
 
@@ -134,16 +136,16 @@ type outcome struct {
 // attacker's log says all it must.
 func (a *arena) attack(x attack) outcome {
 	a.t.Helper()
-	v := visit(a.router, a.neighbour)
+	v := visit(a.Router, a.neighbour)
 	time.Sleep(aloneFor)
 	o := outcome{alone: v.stop()}
 
-	v = visit(a.router, a.neighbour)
+	v = visit(a.Router, a.neighbour)
 	a.scale(a.attacker, x.mode, 1)
 	began := time.Now()
 	for time.Since(began) < mostFor {
 		time.Sleep(500 * time.Millisecond)
-		o.log = a.log(a.attacker)
+		o.log = a.Log(a.t, a.attacker)
 		if time.Since(began) > attackFor && (x.mode == "log-flood" || x.mode == "log-lines" || len(x.missing(o.log)) == 0) {
 			break
 		}
@@ -153,9 +155,9 @@ func (a *arena) attack(x attack) outcome {
 	}
 	o.under = v.stop()
 	a.scale(a.attacker, x.mode, 0)
-	a.eventually(deadline, "the end of "+x.mode, func() error { return a.gone("") })
+	platform.Eventually(a.t, deadline, func() error { return a.gone("") })
 	for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && len(x.missing(o.log)) > 0; time.Sleep(100 * time.Millisecond) {
-		o.log = a.log(a.attacker)
+		o.log = a.Log(a.t, a.attacker)
 	}
 	return o
 }

@@ -88,7 +88,7 @@ func tracked(a *arena) {
 		a.t.Fatal(err)
 	}
 	n := 0
-	prefix := fmt.Sprintf(" src=10.%d.", 128+a.number)
+	prefix := fmt.Sprintf(" src=10.%d.", 128+a.Number())
 	for line := range strings.Lines(string(table)) {
 		if strings.Contains(line, prefix) && strings.Contains(line, " dst="+blackHoleNet) {
 			n++

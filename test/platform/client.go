@@ -19,7 +19,7 @@ import (
 
 // Eventually polls until check is content, and fails the test if it is not
 // within limit. It returns how long that took.
-func Eventually(t *testing.T, limit time.Duration, check func() error) time.Duration {
+func Eventually(t testing.TB, limit time.Duration, check func() error) time.Duration {
 	t.Helper()
 	began := time.Now()
 	for {
@@ -39,7 +39,7 @@ var Loopback = &http.Client{Timeout: 90 * time.Second, Transport: &http.Transpor
 
 // Call does a Platform API request with the first user's token and decodes a
 // 2xx answer into reply.
-func (p *Instance) Call(t *testing.T, method, path string, body, reply any) {
+func (p *Instance) Call(t testing.TB, method, path string, body, reply any) {
 	t.Helper()
 	status, text := p.Request(t, method, path, p.Token, body)
 	if status/100 != 2 {
@@ -53,7 +53,7 @@ func (p *Instance) Call(t *testing.T, method, path string, body, reply any) {
 }
 
 // Request does a Platform API request and returns whatever was answered.
-func (p *Instance) Request(t *testing.T, method, path, token string, body any) (int, []byte) {
+func (p *Instance) Request(t testing.TB, method, path, token string, body any) (int, []byte) {
 	t.Helper()
 	var in io.Reader
 	switch b := body.(type) {
@@ -90,7 +90,7 @@ func (p *Instance) Request(t *testing.T, method, path, token string, body any) (
 
 // Refused does a Platform API request that must be answered with status and a
 // sentence that contains each of words.
-func (p *Instance) Refused(t *testing.T, status int, method, path string, body any, words ...string) {
+func (p *Instance) Refused(t testing.TB, status int, method, path string, body any, words ...string) {
 	t.Helper()
 	got, text := p.Request(t, method, path, p.Token, body)
 	var failure struct{ ID, Message string }
@@ -110,7 +110,7 @@ func (p *Instance) Refused(t *testing.T, status int, method, path string, body a
 }
 
 // CreateApp makes an app that goes with the test.
-func (p *Instance) CreateApp(t *testing.T) (name string) {
+func (p *Instance) CreateApp(t testing.TB) (name string) {
 	t.Helper()
 	name = "t-" + strings.ToLower(rand.Text()[:10])
 	p.Call(t, "POST", "/apps", map[string]string{"name": name}, nil)
@@ -132,7 +132,7 @@ func (p *Instance) DeleteApp(name string) {
 }
 
 // Sample returns a repository with a copy of a directory of apps/.
-func Sample(t *testing.T, name string) (dir string) {
+func Sample(t testing.TB, name string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(filepath.Join(root, "test", "apps", name))); err != nil {
@@ -143,7 +143,7 @@ func Sample(t *testing.T, name string) (dir string) {
 }
 
 // Repository returns a repository with these files.
-func Repository(t *testing.T, files map[string]string) (dir string) {
+func Repository(t testing.TB, files map[string]string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	Write(t, dir, files)
@@ -152,7 +152,7 @@ func Repository(t *testing.T, files map[string]string) (dir string) {
 }
 
 // Write puts these files below dir, executable.
-func Write(t *testing.T, dir string, files map[string]string) {
+func Write(t testing.TB, dir string, files map[string]string) {
 	t.Helper()
 	for name, content := range files {
 		path := filepath.Join(dir, name)
@@ -166,7 +166,7 @@ func Write(t *testing.T, dir string, files map[string]string) {
 }
 
 // Commit commits everything in dir on main.
-func Commit(t *testing.T, dir string) {
+func Commit(t testing.TB, dir string) {
 	t.Helper()
 	if _, err := os.Stat(filepath.Join(dir, ".git")); err != nil {
 		Git(t, dir, "init", "-q", "-b", "main")
@@ -186,7 +186,7 @@ func gitEnviron(dir string) []string {
 }
 
 // Git runs git in dir, which must succeed.
-func Git(t *testing.T, dir string, args ...string) string {
+func Git(t testing.TB, dir string, args ...string) string {
 	t.Helper()
 	cmd := exec.Command("git", args...)
 	cmd.Dir, cmd.Env = dir, gitEnviron(dir)
@@ -199,7 +199,7 @@ func Git(t *testing.T, dir string, args ...string) string {
 
 // TryPush pushes HEAD of dir to a branch of app over smart HTTP and returns
 // what the pusher saw.
-func (p *Instance) TryPush(t *testing.T, dir, app, branch, token string, flags ...string) (string, error) {
+func (p *Instance) TryPush(t testing.TB, dir, app, branch, token string, flags ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -213,7 +213,7 @@ func (p *Instance) TryPush(t *testing.T, dir, app, branch, token string, flags .
 }
 
 // ForcePush is push for a history that does not descend from the last one.
-func (p *Instance) ForcePush(t *testing.T, dir, app string) {
+func (p *Instance) ForcePush(t testing.TB, dir, app string) {
 	t.Helper()
 	if out, err := p.TryPush(t, dir, app, "main", p.Token, "--force"); err != nil {
 		t.Fatalf("git push --force: %v\n%s", err, out)
@@ -221,7 +221,7 @@ func (p *Instance) ForcePush(t *testing.T, dir, app string) {
 }
 
 // Push must succeed and deploy.
-func (p *Instance) Push(t *testing.T, dir, app string) string {
+func (p *Instance) Push(t testing.TB, dir, app string) string {
 	t.Helper()
 	began := time.Now()
 	out, err := p.TryPush(t, dir, app, "main", p.Token)
@@ -233,7 +233,7 @@ func (p *Instance) Push(t *testing.T, dir, app string) string {
 }
 
 // PushRefused must be refused with a sentence for the pusher.
-func (p *Instance) PushRefused(t *testing.T, dir, app string, words ...string) {
+func (p *Instance) PushRefused(t testing.TB, dir, app string, words ...string) {
 	t.Helper()
 	out, err := p.TryPush(t, dir, app, "main", p.Token, "--force")
 	if err == nil {
@@ -264,11 +264,11 @@ func (p *Instance) Visit(app, path string) (status int, body string, err error) 
 }
 
 // Answers waits until the app answers 200 with a body that contains want.
-func (p *Instance) Answers(t *testing.T, app, path, want string) (body string) {
+func (p *Instance) Answers(t testing.TB, app, path, want string) (body string) {
 	t.Helper()
 	defer func() {
 		if t.Failed() {
-			t.Logf("log of %s: %v", app, p.LogContains(t, app, "no such line: show all"))
+			t.Logf("log of %s:\n%s", app, strings.Join(p.Log(t, app), "\n"))
 		}
 	}()
 	took := Eventually(t, 90*time.Second, func() error {
@@ -286,8 +286,8 @@ func (p *Instance) Answers(t *testing.T, app, path, want string) (body string) {
 	return body
 }
 
-// LogContains looks for text in the app's recent log.
-func (p *Instance) LogContains(t *testing.T, app, text string) error {
+// Log is what the app's log keeps, a line "app[web.1]: text" each.
+func (p *Instance) Log(t testing.TB, app string) (lines []string) {
 	t.Helper()
 	var session struct {
 		URL string `json:"logplex_url"`
@@ -295,22 +295,35 @@ func (p *Instance) LogContains(t *testing.T, app, text string) error {
 	p.Call(t, "POST", "/apps/"+app+"/log-sessions", map[string]any{"lines": 1500}, &session)
 	res, err := Loopback.Get(session.URL)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
 	defer res.Body.Close()
 	all, err := io.ReadAll(res.Body)
 	if err != nil {
-		return err
+		t.Fatal(err)
 	}
-	if !strings.Contains(string(all), text) {
-		return fmt.Errorf("the log does not say %q:\n%s", text, all)
+	for line := range strings.Lines(string(all)) {
+		data, ok := strings.CutPrefix(strings.TrimSpace(line), "data: ")
+		if _, text, _ := strings.Cut(data, " "); ok { // without its time
+			lines = append(lines, text)
+		}
+	}
+	return lines
+}
+
+// LogContains looks for text in the app's log.
+func (p *Instance) LogContains(t testing.TB, app, text string) error {
+	t.Helper()
+	log := strings.Join(p.Log(t, app), "\n")
+	if !strings.Contains(log, text) {
+		return fmt.Errorf("the log of %s does not say %q:\n%s", app, text, log)
 	}
 	return nil
 }
 
 // Heroku runs the unmodified CLI in dir, with the environment that `manifold
 // env` prints, and returns what it printed.
-func (p *Instance) Heroku(t *testing.T, dir string, args ...string) (string, error) {
+func (p *Instance) Heroku(t testing.TB, dir string, args ...string) (string, error) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -336,7 +349,7 @@ func environWithout(names ...string) (env []string) {
 }
 
 // ClientEnv is what `manifold env` prints, read as a shell would.
-func (p *Instance) ClientEnv(t *testing.T) map[string]string {
+func (p *Instance) ClientEnv(t testing.TB) map[string]string {
 	t.Helper()
 	cmd := exec.Command(filepath.Join(Programs, "manifold"), "env", "--json")
 	cmd.Env = p.Environ()

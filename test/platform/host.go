@@ -11,7 +11,7 @@ import (
 
 // NothingLeft fails the test if anything of the instance is left. What the
 // host's init has to reap gets a moment.
-func (p *Instance) NothingLeft(t *testing.T) {
+func (p *Instance) NothingLeft(t testing.TB) {
 	t.Helper()
 	var left []string
 	for range 50 {

@@ -248,16 +248,34 @@ func (b *Buffer) reset() {
 	b.b.Reset()
 }
 
+// WithoutSample keeps Start from deploying the sample app, as if its owner had
+// deleted it.
+func (p *Instance) WithoutSample() error {
+	return os.WriteFile(filepath.Join(p.Home, "sample.json"), []byte(`{"app":"none"}`), 0o644)
+}
+
+// Number is drawn for the instance; its dynos' addresses and user ids follow
+// from it (Pool, Owns).
+func (p *Instance) Number() int { return p.number }
+
+// withoutToken is text for a test's log.
+func (p *Instance) withoutToken(text string) string {
+	if p.Token == "" {
+		return text
+	}
+	return strings.ReplaceAll(text, p.Token, "TOKEN")
+}
+
 // Cleanup ends the platform when the test does. Whatever the test did, nothing
 // of it may be left then.
-func (p *Instance) Cleanup(t *testing.T) {
+func (p *Instance) Cleanup(t testing.TB) {
 	t.Cleanup(func() {
 		if err := p.Stop(); err != nil {
 			t.Error(err)
 		}
 		p.NothingLeft(t)
 		if t.Failed() {
-			t.Logf("what manifold run printed:\n%s", p.Printed())
+			t.Logf("what manifold run printed:\n%s", p.withoutToken(p.Printed()))
 			p.LogTails(t.Logf)
 		}
 	})
