@@ -128,7 +128,7 @@ func reportPackage(t *testing.T, pkg string, lines *bufio.Reader) {
 			}
 		}
 	}()
-	convert := exec.Command("go", "tool", "test2json", "-p", pkg)
+	convert := exec.Command("go", "tool", "test2json", "-t", "-p", pkg)
 	var said bytes.Buffer
 	convert.Stdin, convert.Stderr = raw, &said
 	events, err := convert.StdoutPipe()
@@ -174,7 +174,7 @@ func reportEvents(t *testing.T, events io.Reader) (tests int) {
 			}
 			tests++
 			t.Run(e.Test, func(t *testing.T) {
-				t.Logf("%.2f s in the guest", e.Elapsed)
+				t.Logf("%s, %.2f s in the guest", e.Test, e.Elapsed)
 				if e.Action != "pass" {
 					t.Errorf("%s\n%s", e.Action, output[e.Test])
 				}
