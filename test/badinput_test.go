@@ -31,7 +31,7 @@ func tight(t *testing.T) *platform.Instance {
 			"release": "#!/bin/sh\nprintf -- '---\\ndefault_process_types:\\n  web: sleep 1000\\n'\n",
 		})
 	}
-	p.Extra = []string{"MANIFOLD_BUILD_TIMEOUT=45s", "MANIFOLD_SLUG_LIMIT=40", "MANIFOLD_BUILDPACKS=" + packs}
+	p.Extra = []string{"MANIFOLD_BUILD_TIMEOUT=25s", "MANIFOLD_SLUG_LIMIT=40", "MANIFOLD_BUILDPACKS=" + packs}
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestBadBuilds(t *testing.T) {
 		{name: "procfile with a type twice", files: with(good, "Procfile", "web: python3 app.py\nweb: python3 other.py\n"), words: []string{"Procfile line 2", "again"}},
 		{name: "procfile with 1,000 types", files: with(good, "Procfile", manyTypes(1000)), words: []string{"1000 process types", "at most"}},
 		{name: "compile fails", buildpack: "failing", files: good, words: []string{"no compiler for this", "failed to compile"}},
-		{name: "compile hangs", buildpack: "hanging", files: good, words: []string{"took longer than 45s"}},
+		{name: "compile hangs", buildpack: "hanging", files: good, words: []string{"took longer than 25s"}},
 		{name: "compile fills the disk", buildpack: "filling", files: good, words: []string{"filled its disk"}},
 		{name: "compile spams", buildpack: "spam", files: good, words: []string{"failed to compile"}},
 		{name: "slug over the limit", buildpack: "huge", files: good, words: []string{"too large (max is 40M)"}},

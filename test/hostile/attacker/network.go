@@ -43,7 +43,9 @@ var network = []attempt{
 	{"another address (SIOCSIFADDR)", func() string { return ioctl(unix.SIOCSIFADDR) }},
 	{"another hardware address", func() string { return ioctl(unix.SIOCSIFHWADDR) }},
 	{"another address (netlink)", netlinkAddress},
-	{"a firewall of its own (netlink)", func() string { return netlink(unix.NETLINK_NETFILTER, 10<<8|0, nil) }}, // NFT_MSG_NEWTABLE
+	{"a firewall of its own (netlink)", func() string {
+		return netlink(unix.NETLINK_NETFILTER, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWTABLE, nil)
+	}},
 	all("the metadata address", nothing, func(yield func(what, answer string)) {
 		for _, a := range metadataAt {
 			yield(a, dial(a))
