@@ -18,7 +18,7 @@ MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
 
 # Debian packages, each for a reason that README.md gives.
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount qemu-system-x86
 
 .PHONY: help
 help: ## List the targets
@@ -43,7 +43,7 @@ test: ## Every test there is: format, static checks, unit, kernel and end-to-end
 
 .PHONY: test-vm
 test-vm: ## Kernel tests and systemd units on an emulated Debian 12 with cgroup v2 (as root)
-	@test/packages $(TEST_PACKAGES) qemu-system-x86
+	@test/packages $(TEST_PACKAGES)
 	@go test -count=1 -timeout 30m -v ./test/vm
 
 .PHONY: lint
