@@ -7,6 +7,7 @@ MAKEFLAGS += --no-print-directory
 
 export CGO_ENABLED := 0
 export MANIFOLD_CACHE ?= /var/cache/manifold
+export MANIFOLD_TEST_STACKS ?= $(MANIFOLD_CACHE)/stacks
 
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
 BUILD   := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
@@ -18,7 +19,7 @@ MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
 
 # Debian packages, each for a reason that README.md gives.
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount qemu-system-x86
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static qemu-system-x86
 
 .PHONY: help
 help: ## List the targets
