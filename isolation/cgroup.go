@@ -24,13 +24,14 @@ import (
 // A dyno's cgroups. PID 1 sits apart from the app, so that the kill for too
 // much memory spares it and it can write the exit record:
 //
+//	<parent>/<instance>/<run>        its CPU weight among the dynos
 //	<parent>/<instance>/<run>/init   PID 1
 //	<parent>/<instance>/<run>/app    everything else; all limits are here
 //
 // On cgroup v2 both are in the one tree. On v1 the controllers have trees of
-// their own, where only app exists, as <run>; init and app are in the v2 tree
-// beside them (hybrid layout). The parent is somebody else's: a unit's that
-// delegates it to us, or the root.
+// their own, where only app exists, as <run>, but for CPU time, where both do;
+// init and app are in the v2 tree beside them (hybrid layout). The parent is
+// somebody else's: a unit's that delegates it to us, or the root.
 type cgroupTree struct {
 	root string              // of the tree with init and app
 	own  string              // the instance's cgroup, in every tree
@@ -171,10 +172,8 @@ func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.F
 			procs = nil
 		}
 	}()
-	for _, sub := range []string{"init", "app"} {
-		if err := os.MkdirAll(filepath.Join(t.dir(run), sub), 0o755); err != nil {
-			return nil, fmt.Errorf("make cgroup: %w", err)
-		}
+	if err := mkdirs(t.dir(run), "init", "app"); err != nil {
+		return nil, fmt.Errorf("make cgroup: %w", err)
 	}
 	open := func(path string) error {
 		f, err := os.OpenFile(filepath.Join(path, "cgroup.procs"), os.O_WRONLY, 0)
@@ -190,6 +189,11 @@ func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.F
 		if err := os.WriteFile(filepath.Join(t.dir(run), "app", "memory.oom.group"), []byte("1"), 0); err != nil {
 			return procs, fmt.Errorf("set memory.oom.group: %w", err)
 		}
+		// Weights count among siblings: the dyno's is its run's.
+		weight := strconv.Itoa(min(100*size.Shares, 10_000))
+		if err := os.WriteFile(filepath.Join(t.dir(run), "cpu.weight"), []byte(weight), 0); err != nil {
+			return procs, fmt.Errorf("set cpu.weight: %w", err)
+		}
 	} else {
 		path := filepath.Join(t.own, run)
 		subsystems := func() ([]cgroup1.Subsystem, error) { return t.v1, nil }
@@ -197,6 +201,12 @@ func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.F
 			return procs, fmt.Errorf("set cgroup limits: %w", err)
 		}
 		for _, dir := range t.v1Dirs(run) {
+			if dir == t.v1Dir(cgroup1.Cpu, run) {
+				if err := mkdirs(dir, "init", "app"); err != nil {
+					return procs, fmt.Errorf("make cgroup: %w", err)
+				}
+				dir = filepath.Join(dir, "app")
+			}
 			if err := open(dir); err != nil {
 				return procs, fmt.Errorf("open cgroup: %w", err)
 			}
@@ -206,6 +216,26 @@ func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.F
 		return procs, fmt.Errorf("open cgroup: %w", err)
 	}
 	return procs, nil
+}
+
+func mkdirs(parent string, names ...string) error {
+	for _, name := range names {
+		if err := os.MkdirAll(filepath.Join(parent, name), 0o755); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// placeInit puts PID 1 into its v1 cgroup of CPU time; on v2 it is there from
+// the start. What it does for a dyno, such as keeping a flood of log lines, is
+// on the dyno's account.
+func (t *cgroupTree) placeInit(run string, pid int) error {
+	dir := t.v1Dir(cgroup1.Cpu, run)
+	if dir == "" {
+		return nil
+	}
+	return os.WriteFile(filepath.Join(dir, "init", "cgroup.procs"), []byte(strconv.Itoa(pid)), 0)
 }
 
 // v1Dirs are the run's directories in the controllers' own trees.
@@ -246,8 +276,11 @@ func devices() []specs.LinuxDeviceCgroup {
 func limitsV1(size manifold.Size) *specs.LinuxResources {
 	shares, pids := uint64(1024*size.Shares), int64(size.Processes)
 	ram, _ := splitMemory(size, hostSwap())
+	// v1 counts what connections hold by itself; the kernel has one bound for
+	// all of them on the host (tcp_mem), which one dyno could reach.
+	tcp := size.Memory / 8
 	return &specs.LinuxResources{
-		Memory:  &specs.LinuxMemory{Limit: &ram, Swap: &size.MemorySwap},
+		Memory:  &specs.LinuxMemory{Limit: &ram, Swap: &size.MemorySwap, KernelTCP: &tcp},
 		CPU:     &specs.LinuxCPU{Shares: &shares},
 		Pids:    &specs.LinuxPids{Limit: &pids},
 		Devices: devices(),
@@ -255,11 +288,9 @@ func limitsV1(size manifold.Size) *specs.LinuxResources {
 }
 
 func limitsV2(size manifold.Size) *cgroup2.Resources {
-	weight := uint64(min(100*size.Shares, 10_000))
 	ram, swap := splitMemory(size, hostSwap())
 	return &cgroup2.Resources{
 		Memory:  &cgroup2.Memory{Max: &ram, Swap: &swap},
-		CPU:     &cgroup2.CPU{Weight: &weight},
 		Pids:    &cgroup2.Pids{Max: int64(size.Processes)},
 		Devices: devices(),
 	}
@@ -324,7 +355,11 @@ func (t *cgroupTree) runs() ([]string, error) {
 // to a second for that.
 func (t *cgroupTree) remove(run string) error {
 	dir := t.dir(run)
-	dirs := append(t.v1Dirs(run), filepath.Join(dir, "init"), filepath.Join(dir, "app"), dir)
+	var dirs []string
+	if cpu := t.v1Dir(cgroup1.Cpu, run); cpu != "" {
+		dirs = append(dirs, filepath.Join(cpu, "init"), filepath.Join(cpu, "app"))
+	}
+	dirs = append(append(dirs, t.v1Dirs(run)...), filepath.Join(dir, "init"), filepath.Join(dir, "app"), dir)
 	for _, d := range dirs {
 		if err := rmdir(d, time.Second); err != nil {
 			return fmt.Errorf("remove cgroup: %w", err)

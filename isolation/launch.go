@@ -74,6 +74,9 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 		_, _ = process.Wait()
 		return err
 	}
+	if err := h.cgroups.placeInit(b.record.Run, process.Pid); err != nil {
+		return fmt.Errorf("place PID 1: %w", err)
+	}
 	if err := h.cfg.connect(b.record.Slot, process.Pid); err != nil {
 		return err
 	}
