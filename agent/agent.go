@@ -15,6 +15,7 @@
 //	driver.go     one dyno's life: record, effects, events
 //	launch.go     images → box → process; readiness
 //	jobs.go       a build's input and outputs
+//	attach.go     a client's terminal or pipes; execs.go more processes in a dyno
 //	runlog.go     one run's two log streams on disk
 //	ship.go       their way to the coordinator; tail.go sees writes
 //	observe.go    what the coordinator is told
@@ -65,7 +66,8 @@ type agent struct {
 	known   bool  // desired was loaded or received: else nothing may be stopped by it
 	applied int64 // revision of desired that was reconciled
 	drivers map[string]*driver
-	halting bool // torn down: nothing is begun any more
+	execs   map[string]bool // those desired and begun
+	halting bool            // torn down: nothing is begun any more
 
 	tearing sync.Mutex // held while a teardown is under way
 	torn    bool
@@ -115,7 +117,7 @@ func newAgent(cfg Config, h home, boot string) *agent {
 		shelf: shelf{h.dynos(), cfg.Log}, uplink: newUplink(),
 		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		changed: make(chan struct{}, 1),
-		drivers: map[string]*driver{},
+		drivers: map[string]*driver{}, execs: map[string]bool{},
 	}
 }
 

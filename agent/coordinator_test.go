@@ -55,6 +55,7 @@ type testCoordinator struct {
 	outputs  map[string][]byte
 	refuse   int // status for outputs
 	requests []string
+	clients  map[string]chan *line // by session; see attach_test.go
 }
 
 func newCoordinator(t testing.TB, imageDirs ...string) *testCoordinator {
@@ -142,6 +143,7 @@ func (c *testCoordinator) handler() http.Handler {
 	})
 	mux.HandleFunc("GET /fleet/v1/jobs/{id}/input", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(c.input) })
 	mux.HandleFunc("PUT /fleet/v1/jobs/{id}/outputs/{name}", c.takeOutput)
+	mux.HandleFunc("POST /fleet/v1/attach/{session}", c.attach)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c.mu.Lock()
 		down := c.down

@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"math/rand/v2"
 	"reflect"
@@ -45,12 +46,15 @@ type driver struct {
 	view  manifold.Dyno // the last one shown
 	state supervisor.State
 	asked bool // it was withdrawn
+	live  box  // of the present run, while it is up
+	port  int  // its $PORT
 }
 
 // message is an event on its way to its driver, with the box it is about.
 type message struct {
 	event supervisor.Event
 	box   box
+	line  io.ReadWriteCloser // to the client, of a box that was launched with one
 }
 
 // task is a launch or a collection under way.
@@ -116,6 +120,9 @@ func (d *driver) resume(ctx context.Context) {
 	for _, e := range d.rec.Effects {
 		d.do(ctx, e)
 	}
+	if dyno.State == supervisor.Up && d.assignment.Attach != nil {
+		d.attend(ctx, d.box, nil)
+	}
 }
 
 // sampleEvery is how often a dyno's memory is looked at.
@@ -159,6 +166,9 @@ func (d *driver) take(ctx context.Context, m message) {
 		}
 	}
 	d.step(ctx, m.event)
+	if m.event.Kind == supervisor.Launched && d.assignment.Attach != nil {
+		d.attend(ctx, m.box, m.line)
+	}
 }
 
 // step moves the dyno by one event: first on paper, then in the world.
@@ -229,6 +239,8 @@ func (d *driver) do(ctx context.Context, e supervisor.Effect) {
 		d.signal("stop", box.Stop)
 	case supervisor.Kill:
 		d.signal("kill", box.Kill)
+	case supervisor.Hangup:
+		d.signal("hang up on", box.Hangup)
 	case supervisor.Remove:
 		d.remove()
 	case supervisor.Forget:
@@ -256,7 +268,9 @@ func (d *driver) start(ctx context.Context, work func(context.Context, superviso
 		defer cancel()
 		m := work(taskCtx, dyno, b)
 		m.event.Run = dyno.Run
-		d.post(ctx, m)
+		if !d.post(ctx, m) && m.line != nil {
+			_, _ = m.line.Close(), m.box.Attached().Close() // nobody will carry them
+		}
 	})
 }
 
@@ -276,10 +290,12 @@ func (d *driver) cancel(ctx context.Context) {
 
 // post delivers an event unless the agent is ending: then the next one finds
 // out by itself.
-func (d *driver) post(ctx context.Context, m message) {
+func (d *driver) post(ctx context.Context, m message) bool {
 	select {
 	case d.mail <- m:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }
 
@@ -380,8 +396,19 @@ func (d *driver) show() {
 	}
 	d.mu.Lock()
 	d.view, d.state, d.asked = v, dyno.State, dyno.Withdrawn
+	d.live, d.port = nil, dyno.Port
+	if dyno.State == supervisor.Up {
+		d.live = d.box
+	}
 	d.mu.Unlock()
 	d.a.notice()
+}
+
+// running returns the box of a dyno that is up, and its $PORT.
+func (d *driver) running() (box, int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.live, d.port
 }
 
 // look returns what show made visible.

@@ -44,6 +44,7 @@ type fakeBox struct {
 	memory    isolation.Memory
 	deaf      bool // PID 1 hangs: Stop does nothing
 	stuck     int  // that many Removes fail
+	hangups   int
 }
 
 func (h *fakeHost) Start(_ context.Context, spec isolation.Spec) (box, error) {
@@ -116,6 +117,19 @@ func (b *fakeBox) Addr() netip.Addr      { return netip.MustParseAddr("192.0.2.1
 func (b *fakeBox) LogDir() string        { return filepath.Join(b.dir, "log") }
 func (b *fakeBox) Done() <-chan struct{} { return b.done }
 func (b *fakeBox) Kill() error           { b.end(nil); return nil }
+
+func (b *fakeBox) Attached() *isolation.Stream { return nil }
+
+func (b *fakeBox) Exec(context.Context, isolation.Exec) (*isolation.Guest, error) {
+	return nil, errors.New("not in a made-up box")
+}
+
+func (b *fakeBox) Hangup() error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.hangups++
+	return nil
+}
 
 func (b *fakeBox) Stop() error {
 	if !b.deaf {
@@ -204,6 +218,10 @@ func (u *fakeUp) Do(_ context.Context, method, _ string, _ io.Reader, _ http.Hea
 		u.puts++
 	}
 	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("input"))}, nil
+}
+
+func (u *fakeUp) Attach(context.Context, string) (io.ReadWriteCloser, error) {
+	return nil, &manifold.StatusError{Status: http.StatusGone}
 }
 
 func (u *fakeUp) Post(_ context.Context, path string, v any) error {

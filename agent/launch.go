@@ -31,7 +31,10 @@ func (d *driver) launch(ctx context.Context, dyno supervisor.Dyno, found box) me
 			return failed(err)
 		}
 	}
-	b, err := d.build(ctx, dyno)
+	if d.assignment.Attach != nil {
+		return d.launchFor(ctx, dyno)
+	}
+	b, err := d.build(ctx, dyno, nil)
 	if err != nil {
 		return failed(err)
 	}
@@ -40,7 +43,8 @@ func (d *driver) launch(ctx context.Context, dyno supervisor.Dyno, found box) me
 
 func failed(err error) message {
 	return message{event: supervisor.Event{
-		Kind: supervisor.LaunchFailed, Detail: err.Error(), Checksum: errors.Is(err, slugfs.ErrDigest),
+		Kind: supervisor.LaunchFailed, Detail: err.Error(),
+		Checksum: errors.Is(err, slugfs.ErrDigest), NoClient: errors.Is(err, errNoClient),
 	}}
 }
 
@@ -61,7 +65,8 @@ func started(b box) bool {
 	}
 }
 
-func (d *driver) build(ctx context.Context, dyno supervisor.Dyno) (box, error) {
+// build makes the run's box. client, if there is one to be, is waited for last.
+func (d *driver) build(ctx context.Context, dyno supervisor.Dyno, client *visit) (box, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -86,6 +91,13 @@ func (d *driver) build(ctx context.Context, dyno supervisor.Dyno) (box, error) {
 		}
 		defer input.Close()
 		spec.Stdin = input
+	}
+	if client != nil {
+		if <-client.done; client.err != nil {
+			return nil, client.err
+		}
+		attach := isolation.Attach(*as.Attach)
+		spec.Attach = &attach
 	}
 	select {
 	case d.a.starts <- struct{}{}:

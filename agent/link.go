@@ -63,6 +63,14 @@ func (u *uplink) Stream(ctx context.Context, path string, each func(line []byte)
 	return l.Stream(ctx, path, each)
 }
 
+func (u *uplink) Attach(ctx context.Context, session string) (io.ReadWriteCloser, error) {
+	l, err := u.wait(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return l.Attach(ctx, session)
+}
+
 // join makes sure there is an identity, by the join token if need be, and
 // opens the line. It tries until it is done or ctx ends: coordinator and
 // agent may start in any order.

@@ -31,6 +31,9 @@ type box interface {
 	LogDir() string
 	Stop() error
 	Kill() error
+	Hangup() error
+	Attached() *isolation.Stream
+	Exec(ctx context.Context, e isolation.Exec) (*isolation.Guest, error)
 	Done() <-chan struct{}
 	Exit() (isolation.Exit, error)
 	Listening(port int) (bool, error)
@@ -54,6 +57,7 @@ type coordinator interface {
 	Do(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error)
 	Post(ctx context.Context, path string, v any) error
 	Stream(ctx context.Context, path string, each func(line []byte) error) error
+	Attach(ctx context.Context, session string) (io.ReadWriteCloser, error)
 }
 
 // realHost gives *isolation.Host the interface's form.

@@ -93,6 +93,7 @@ func (a *agent) reconcile() {
 			d.stop(true, 0)
 		}
 	}
+	a.startExecs()
 	if a.applied != a.desired.Revision {
 		a.applied = a.desired.Revision
 		a.notice()

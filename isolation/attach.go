@@ -70,11 +70,9 @@ func (s *Stream) Resize(rows, cols uint16) error {
 	return errors.Join(err, failed)
 }
 
-// Interrupt makes Reads and Writes that block, and all later ones, fail from
-// when on.
-func (s *Stream) Interrupt(when time.Time) error {
-	return errors.Join(s.in.SetWriteDeadline(when), s.out.SetReadDeadline(when))
-}
+// SetReadDeadline makes Reads that wait, now or later, fail from t on with
+// os.ErrDeadlineExceeded.
+func (s *Stream) SetReadDeadline(t time.Time) error { return s.out.SetReadDeadline(t) }
 
 // Close lets go of both ends.
 func (s *Stream) Close() error {
