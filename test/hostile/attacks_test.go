@@ -1,11 +1,16 @@
 package hostile
 
+import (
+	"time"
+)
+
 // attack is one mode of the attacker: what it tries, and how each attempt must
 // be answered.
 type attack struct {
 	mode   string
 	expect []expectation
-	during func(*arena) // a look at the host while it goes on
+	during func(*arena)  // a look at the host while it goes on
+	most   time.Duration // until its log says what it must; 0: mostFor
 }
 
 // expectation is the only answer an attempt may get: a pattern of what the
@@ -15,6 +20,7 @@ type expectation struct {
 	by       string // what stops it
 	want     string
 	platform bool
+	late     bool // said only when the dyno ends
 }
 
 func refused(by, want string, names ...string) (all []expectation) {
@@ -28,6 +34,13 @@ func refused(by, want string, names ...string) (all []expectation) {
 func platformSays(process, by string, want ...string) (all []expectation) {
 	for _, w := range want {
 		all = append(all, expectation{name: process, by: by, want: w, platform: true})
+	}
+	return all
+}
+
+func late(all []expectation) []expectation {
+	for i := range all {
+		all[i].late = true
 	}
 	return all
 }
@@ -128,10 +141,8 @@ var attacks = []attack{
 	{mode: "memory-sockets", expect: oom("memory-sockets")},
 	{mode: "memory-tcp", expect: refused("TCP memory limit", "no more than [0-9]+ MiB in [0-9]+ connections", "memory-tcp")},
 	{mode: "disk", expect: refused(layer, "/tmp/disk: ENOSPC at [34][0-9]{3} MiB", "disk")},
-	{mode: "inodes", expect: refused(layer, "ENOSPC at [34][0-9]{2} thousand files", "inodes")},
+	{mode: "inodes", most: 2 * time.Minute, expect: refused(layer, "ENOSPC at [34][0-9]{2} thousand files", "inodes")},
 	{mode: "fsync", expect: refused("a disk of its own", "a thousand done", "fsync")},
-	{mode: "log-flood", expect: platformSays("logplex", "log limit", "Error L1[0-9].*dropped.*")},
-	{mode: "log-lines", expect: platformSays("logplex", "log limit", "Error L1[0-9].*dropped.*")},
 	{mode: "descriptors", expect: refused("open files", "EMFILE at (9|10)000", "descriptors")},
 	{mode: "watches", expect: refused("inotify instances a user", "EMFILE at [0-9]+", "watches")},
 	{mode: "connections", during: tracked, expect: refused("connection limits", "no answer after [0-9]+ hundred", "connections")},
@@ -139,8 +150,11 @@ var attacks = []attack{
 	{mode: "dns", during: tracked, expect: refused("connection limits", "50000 sent", "dns")},
 	{mode: "stubborn", expect: join(
 		refused("SIGKILL after the grace", "does not heed SIGTERM", "stubborn"),
-		platformSays("stubborn.1", "SIGKILL after the grace", "Error R12 .*", "Process exited with status 137"),
+		late(platformSays("stubborn.1", "SIGKILL after the grace", "Error R12 .*", "Process exited with status 137")),
 	)},
+	// Last: what they wrote goes on to fill the app's log for a while.
+	{mode: "log-flood", expect: platformSays("logplex", "log limit", "Error L1[0-9].*dropped.*")},
+	{mode: "log-lines", expect: platformSays("logplex", "log limit", "Error L1[0-9].*dropped.*")},
 }
 
 // oom is the end of a dyno that wants more than its memory and swap.

@@ -408,7 +408,7 @@ func stubborn() {
 		}
 	}
 	say("stubborn", "does not heed SIGTERM")
-	select {}
+	time.Sleep(time.Hour)
 }
 
 func init() {
