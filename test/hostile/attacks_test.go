@@ -73,7 +73,7 @@ var attacks = []attack{
 		refused(seccomp, everything, "ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "bpf", "perf_event_open", "userfaultfd",
 			"io_uring_setup", "keyctl", "add_key", "request_key", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
 			"clock_settime", "settimeofday", "adjtimex", "reboot", "swapon", "acct", "syslog", "iopl", "ioperm", "modify_ldt", "personality",
-			"ioctl TIOCSTI", "fanotify_init", "quotactl"),
+			"ioctl TIOCSTI", "fanotify_init", "quotactl", "longer turns on the CPU"),
 		refused(seccomp, "ENOSYS", "an unknown call"),
 		refused(seccomp, "SIGSYS", "32-bit call", "x32 call"),
 		refused(seccomp, "limit stays 1", "core dumps on"),
