@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -315,10 +314,7 @@ func TestExecInDyno(t *testing.T) {
 }
 
 // end is one side of a made-up process's streams.
-type end struct {
-	net.Conn
-	closed sync.Once
-}
+type end struct{ net.Conn }
 
 func (e *end) CloseWrite() error           { return nil }
 func (e *end) Resize(uint16, uint16) error { return nil }
