@@ -128,17 +128,37 @@ func (r *report) packageEnded(e event) {
 	case e.Action == "fail":
 		r.broken = true
 		fmt.Fprintf(r.out, "FAIL  %-40s %6.1f s\n%s", e.Package, e.Elapsed, strings.Join(r.output[e.Package+" "], ""))
+		r.unfinished(e.Package)
 	case t != nil:
 		fmt.Fprintf(r.out, "ok    %-40s %6.1f s  %d tests\n", e.Package, e.Elapsed, t.passed)
 	}
 }
 
+// unfinished shows the tests of a package that it took down with it, or was
+// taken down by: what they said is all there is to find out why.
+func (r *report) unfinished(pkg string) {
+	for key, lines := range r.output {
+		name, ok := strings.CutPrefix(key, pkg+" ")
+		if !ok || name == "" {
+			continue
+		}
+		const most = 400
+		fmt.Fprintf(r.out, "UNFINISHED: %s %s\n%s", pkg, name, strings.Join(lines[:min(most, len(lines))], ""))
+		r.total.failed++
+		delete(r.output, key)
+	}
+}
+
 // sum prints the totals and says whether all is well.
 func (r *report) sum(took time.Duration) bool {
-	fmt.Fprintf(r.out, "\n%d passed, %d failed", r.total.passed, r.total.failed)
-	if r.total.skipped > 0 {
-		fmt.Fprintf(r.out, ", %d skipped (none may be)", r.total.skipped)
+	fmt.Fprintf(r.out, "\n%d tests ran as root against the kernel; all took %s\n", r.onKernel.passed+r.onKernel.failed, took.Round(time.Second))
+	if r.broken && r.total.failed == 0 {
+		r.total.failed++ // a package that did not build or did not end
 	}
-	fmt.Fprintf(r.out, "; %d of them ran as root against the kernel (in %s)\n", r.onKernel.passed+r.onKernel.failed, took.Round(time.Second))
+	fmt.Fprintf(r.out, "%d passed, %d failed", r.total.passed, r.total.failed)
+	if r.total.skipped > 0 {
+		fmt.Fprintf(r.out, ", %d skipped", r.total.skipped)
+	}
+	fmt.Fprintln(r.out)
 	return !r.broken && r.total.failed == 0 && r.total.skipped == 0 && r.total.passed > 0
 }
