@@ -68,6 +68,7 @@ func (c Config) withDefaults() Config {
 // Timeouts.Drain. It returns an error only when it cannot begin.
 func Run(ctx context.Context, cfg Config) error {
 	cfg = cfg.withDefaults()
+	takeShortTurns()
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return fmt.Errorf("make the router's directory: %w", err)
 	}

@@ -197,17 +197,22 @@ func giveUp(msg boot.Message) error {
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
 
-// slice is how long an app's thread may run, once it runs, before another that
+// slice is how long a dyno's thread may run, once it runs, before another that
 // has just woken up and is due gets its turn. The kernel's own 3 ms and more
 // let a dyno that spins on every core hold up each step of its neighbours'
 // requests; with a tenth of that they hardly notice it. Who computes alone is
 // not interrupted.
 const slice = 300 * time.Microsecond
 
-// takeTurns asks for it. Kernels before 6.12 know no such wish and ignore it;
+// takeTurns asks for it for every thread of this process. Kernels before 6.12 know no such wish and ignore it;
 // seccomp keeps the app from another one (sched_setattr(2)).
 func takeTurns() {
-	_ = unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_NORMAL, Runtime: uint64(slice)}, 0)
+	attr, err := unix.SchedGetAttr(0, 0)
+	if err != nil {
+		return
+	}
+	attr.Runtime = uint64(slice)
+	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(attr)), 0)
 }
 
 // restrict puts the calling thread, and what it becomes, under a seccomp
@@ -261,5 +266,6 @@ func dropPrivileges() error {
 	if errno != 0 {
 		return fmt.Errorf("set no_new_privs: %w", errno)
 	}
+	takeTurns()
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }
