@@ -5,7 +5,9 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -35,6 +37,9 @@ func newWorld(t testing.TB, number int, attacker string) (hostAddr string) {
 			t.Fatalf("%s: %v: %s", command, err, out)
 		}
 	}
+	// Those of a test that was killed: the number is ours.
+	_ = exec.Command("ip", "netns", "del", name).Run()
+	_ = exec.Command("ip", "link", "del", name).Run()
 	run("ip netns add " + name)
 	t.Cleanup(func() { _ = exec.Command("ip", "netns", "del", name).Run() })
 	for _, command := range []string{
@@ -55,10 +60,21 @@ func newWorld(t testing.TB, number int, attacker string) (hostAddr string) {
 		run(command)
 	}
 	server := exec.Command("ip", "netns", "exec", name, attacker, "world")
-	if err := server.Start(); err != nil {
+	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	started, ended := make(chan error), make(chan struct{})
+	go func() {
+		defer close(ended)
+		runtime.LockOSThread() // Pdeathsig is of the thread that forked
+		err := server.Start()
+		started <- err
+		if err == nil {
+			_ = server.Wait() // it is killed
+		}
+	}()
+	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = server.Process.Kill(); _ = server.Wait() })
+	t.Cleanup(func() { _ = server.Process.Kill(); <-ended })
 	// From the host both can be reached: a dyno that cannot is kept from it.
 	for _, addr := range []string{worldServer + ":80", metadataHost + ":80"} {
 		for began := time.Now(); ; time.Sleep(20 * time.Millisecond) {
