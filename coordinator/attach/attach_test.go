@@ -336,6 +336,32 @@ func TestEndOfPipedInput(t *testing.T) {
 	c.rest()
 }
 
+// A client that still sends when its process has ended is not closed on.
+func TestInputNobodyReads(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, false, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece("rendezvous\r\n")
+	a.send(manifold.FrameData, "done\n")
+	a.exit()
+	<-a.ended
+	var fin = make(chan string, 1)
+	go func() { fin <- c.rest() }()
+	for range 10 {
+		c.say(strings.Repeat("x", 10_000))
+		select {
+		case <-fin:
+			t.Fatal("the connection was closed while the client sent")
+		case <-time.After(endHold / 4):
+		}
+	}
+	c.say("\x04")
+	if got := <-fin; got != "done\n" {
+		t.Errorf("the client got %q", got)
+	}
+}
+
 func TestEmptyInput(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.dial(open(r, false, nil) + "\r\n")

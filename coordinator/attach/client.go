@@ -95,29 +95,51 @@ func (s *session) pump(conn *tls.Conn, input *bufio.Reader) {
 	held := false // a Ctrl-D that may be the end of input
 	buf := make([]byte, 1+record)
 	buf[0] = ctrlD
-	for {
+	for !s.ending() {
 		n, err := input.Read(buf[1:])
 		data := buf[1 : 1+n]
 		if held && n > 0 {
 			held, data = false, buf[:1+n] // it was a byte of the input
-			_ = conn.SetReadDeadline(time.Time{})
+			s.until(time.Time{})
 		}
 		if !s.Terminal && n > 0 && data[len(data)-1] == ctrlD {
 			held, data = true, data[:len(data)-1]
-			_ = conn.SetReadDeadline(time.Now().Add(endHold))
+			s.until(time.Now().Add(endHold))
 		}
 		if len(data) > 0 {
 			s.send(manifold.FrameData, data)
 		}
 		switch {
 		case err == nil:
-		case held && errors.Is(err, os.ErrDeadlineExceeded):
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return
+		case held:
 			held = false
+			s.step(func() { s.inputEnded = true })
 			s.send(manifold.FrameEnd, nil)
-			_ = conn.SetReadDeadline(time.Time{})
-		default:
+			s.until(time.Time{})
+		}
+	}
+	drain(conn, input)
+}
+
+// drain takes what the client is still sending, which nobody wants any more,
+// until it pauses, and then lets it close the connection. Some clients take it
+// for an error to be closed on while they send.
+func drain(conn *tls.Conn, input *bufio.Reader) {
+	for buf := make([]byte, record); ; {
+		_, err := input.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			_ = conn.SetReadDeadline(time.Time{}) // the session's timer ends it
+			if conn.CloseWrite() == nil {
+				_, _ = io.Copy(io.Discard, input)
+			}
+			return
+		case err != nil:
 			return
 		}
+		_ = conn.SetReadDeadline(time.Now().Add(endHold))
 	}
 }
 

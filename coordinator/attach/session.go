@@ -24,6 +24,7 @@ type session struct {
 
 	// Guarded by the room's lock.
 	isWaited, isJoined, isEnding, isOver bool
+	inputEnded                           bool
 
 	client *tls.Conn      // since it came
 	agent  io.WriteCloser // since it joined
@@ -94,12 +95,33 @@ func (s *session) move() bool {
 	})
 }
 
-// finish lets the client close the connection, so that it gets all that was
-// written: to close first, over input nobody read, would reset it.
+// finish has pump close the connection in order, so that the client gets all
+// that was written: to close over input that nobody read would reset it.
 func (s *session) finish() {
-	if s.step(func() { s.isEnding = true; s.timer.Reset(lingerTime) }) {
-		_ = s.client.CloseWrite()
-	}
+	s.step(func() {
+		s.isEnding = true
+		s.timer.Reset(lingerTime)
+		wait := endHold
+		if s.Terminal || s.inputEnded {
+			wait = 0
+		}
+		_ = s.client.SetReadDeadline(time.Now().Add(wait))
+	})
+}
+
+// until sets the time to which a read may wait, zero is for ever; finish has
+// the last word.
+func (s *session) until(t time.Time) {
+	s.step(func() {
+		if !s.isEnding {
+			_ = s.client.SetReadDeadline(t)
+		}
+	})
+}
+
+func (s *session) ending() (ending bool) {
+	s.step(func() { ending = s.isEnding })
+	return ending
 }
 
 func (s *session) step(do func()) bool {

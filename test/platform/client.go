@@ -327,14 +327,21 @@ func (p *Instance) Heroku(t testing.TB, dir string, args ...string) (string, err
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
+	out, err := p.HerokuCommand(ctx, t, dir, args...).CombinedOutput()
+	return string(out), err
+}
+
+// HerokuCommand is what Heroku runs, for a test that gives it a terminal or
+// input.
+func (p *Instance) HerokuCommand(ctx context.Context, t testing.TB, dir string, args ...string) *exec.Cmd {
+	t.Helper()
 	cmd := exec.CommandContext(ctx, filepath.Join(Cache, "heroku-11.10.0", "heroku"), args...)
 	cmd.Dir = dir
 	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+p.Dir, "GIT_CONFIG_GLOBAL="+filepath.Join(p.Dir, "gitconfig"), "FORCE_COLOR=0")
 	for name, value := range p.ClientEnv(t) {
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }
 
 // environWithout is the test's environment without some variables: the CLI
