@@ -47,6 +47,11 @@ test-vm: ## Kernel tests and systemd units on an emulated Debian 12 with cgroup 
 	@test/packages $(TEST_PACKAGES)
 	@go test -count=1 -timeout 30m -v ./test/vm
 
+.PHONY: test-hostile
+test-hostile: ## Hostile apps on a platform of their own beside a timed neighbour, as a table (as root)
+	@test/packages $(TEST_PACKAGES)
+	@go test -count=1 -timeout 30m -v ./test/hostile
+
 .PHONY: lint
 lint: build ## Format, vet, staticcheck, tidy
 	@test/lint
