@@ -461,7 +461,7 @@ func TestManyGuests(t *testing.T) {
 		g.Close()
 	}
 	procs, _ := filepath.Glob("/sys/fs/cgroup/*/" + r.cfg.Instance + "/" + b.Run() + "/init/cgroup.procs")
-	if len(procs) != 1 {
+	if len(procs) == 0 { // cgroup v2
 		procs = []string{"/sys/fs/cgroup/" + r.cfg.Instance + "/" + b.Run() + "/init/cgroup.procs"}
 	}
 	pid, err := os.ReadFile(procs[0])

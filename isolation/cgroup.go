@@ -290,6 +290,7 @@ func limitsV1(size manifold.Size) *specs.LinuxResources {
 func limitsV2(size manifold.Size) *cgroup2.Resources {
 	ram, swap := splitMemory(size, hostSwap())
 	return &cgroup2.Resources{
+		CPU:     &cgroup2.CPU{}, // the controller is needed for the run's weight
 		Memory:  &cgroup2.Memory{Max: &ram, Swap: &swap},
 		Pids:    &cgroup2.Pids{Max: int64(size.Processes)},
 		Devices: devices(),

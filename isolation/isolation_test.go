@@ -42,15 +42,15 @@ func newRig(t testing.TB) *rig {
 		t.Fatal("this test builds dynos on the real kernel: run it as root")
 	}
 	dir := t.TempDir()
-	store, err := slugfs.Open(filepath.Join(dir, "images"))
+	images, image, err := busyboxImage()
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := slugfs.Open(filepath.Join(dir, "images"), images)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { store.Close() })
-	image, err := store.Pack(t.Context(), busyboxRoot(t), slugfs.PackOptions{Owner: -1, Limit: 64 << 20})
-	if err != nil {
-		t.Fatal(err)
-	}
 
 	n := instances.Add(1)
 	id := (os.Getpid()*16 + int(n)) % 256
@@ -126,66 +126,6 @@ func (r *rig) marks() []string {
 	}
 	runs, _ := filepath.Glob(filepath.Join(r.cfg.Dir, "*"))
 	return append(found, runs...)
-}
-
-// busyboxRoot is a directory with a shell and what a dyno needs around it.
-func busyboxRoot(t testing.TB) *os.File {
-	t.Helper()
-	root := t.TempDir()
-	path, err := exec.LookPath("busybox")
-	if err != nil {
-		t.Fatal("busybox is needed: install busybox-static")
-	}
-	for _, dir := range []string{"bin", "etc", "proc", "sys", "dev", "tmp", "app"} {
-		if err := os.Mkdir(filepath.Join(root, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	for _, dir := range []string{"tmp", "app"} {
-		if err := os.Chmod(filepath.Join(root, dir), 0o777|os.ModeSticky); err != nil {
-			t.Fatal(err)
-		}
-	}
-	data, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(filepath.Join(root, "bin/busybox"), data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for _, applet := range []string{"sh", "cat", "echo", "id", "ls", "sleep", "hostname", "dd", "nc", "ip", "kill", "touch", "mknod", "mount", "seq", "ps", "grep", "true", "unshare", "nslookup", "wget", "tail", "mkdir", "rm", "ping", "setsid", "ulimit", "env", "head", "tty", "stty", "readlink"} {
-		if err := os.Symlink("busybox", filepath.Join(root, "bin", applet)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	putProbe(t, "calls", filepath.Join(root, "bin/calls"))
-	d, err := os.Open(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { d.Close() })
-	return d
-}
-
-// putProbe puts a program of testdata in place: the one that lies prebuilt in
-// $MANIFOLD_TEST_PROBES, for machines without Go, or one built now.
-func putProbe(t testing.TB, name, path string) {
-	t.Helper()
-	if dir := os.Getenv("MANIFOLD_TEST_PROBES"); dir != "" {
-		data, err := os.ReadFile(filepath.Join(dir, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, data, 0o755); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	build := exec.Command("go", "build", "-o", path, "./testdata/"+name)
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build testdata/%s: %v: %s", name, err, out)
-	}
 }
 
 var testSize = manifold.Size{

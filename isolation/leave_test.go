@@ -32,7 +32,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	os.RemoveAll(busybox.dir)
+	os.Exit(code)
 }
 
 // startOrder tells such a child what to start, and where or when to die.
