@@ -47,7 +47,7 @@ func (h home) lock() (*os.File, error) {
 // lockPatience is how long a lock may outlive its agent: one that was killed
 // while it cloned a dyno's PID 1 left a child that holds all its descriptors
 // until it has become PID 1.
-const lockPatience = 5 * time.Second
+const lockPatience = 20 * time.Second
 
 // patiently tries to lock until it works, fails otherwise than by being held,
 // or lockPatience is over.

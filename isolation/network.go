@@ -109,7 +109,7 @@ func (cfg Config) disconnect(s slot) error {
 // overlap looks for routes of the host that the pool would hide. Routes over
 // our own links are ours.
 func (cfg Config) overlap() error {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := routes()
 	if err != nil {
 		return fmt.Errorf("list routes: %w", err)
 	}
@@ -131,9 +131,20 @@ func (cfg Config) overlap() error {
 	return nil
 }
 
+// routes lists the host's IPv4 routes. A list that changed while the kernel
+// told it is asked for again: hosts on which dynos come and go always change.
+func routes() ([]netlink.Route, error) {
+	for tries := 1; ; tries++ {
+		list, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+		if !errors.Is(err, netlink.ErrDumpInterrupted) || tries == 20 {
+			return list, err
+		}
+	}
+}
+
 // uplinks are the links the host reaches the world by.
 func uplinks() ([]string, error) {
-	routes, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+	routes, err := routes()
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
