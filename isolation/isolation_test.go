@@ -97,6 +97,9 @@ func (r *rig) open() {
 func (r *rig) marks() []string {
 	var found []string
 	links, err := netlink.LinkList()
+	for tries := 0; errors.Is(err, netlink.ErrDumpInterrupted) && tries < 20; tries++ {
+		links, err = netlink.LinkList() // other tests make links meanwhile
+	}
 	if err != nil {
 		r.t.Fatal(err)
 	}
