@@ -39,7 +39,7 @@ packages: ## Install the Debian packages that running needs, if any is missing
 	@test/packages $(RUN_PACKAGES)
 
 .PHONY: test
-test: ## Every test there is: format, static checks, unit, kernel and end-to-end tests (as root)
+test: ## Format, static checks, unit, kernel and end-to-end tests (as root)
 	@TEST_PACKAGES='$(TEST_PACKAGES)' test/all
 
 .PHONY: test-vm
