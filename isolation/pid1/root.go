@@ -120,6 +120,11 @@ func mountProc(root string, _ boot.Message) error {
 	if err := os.WriteFile(proc+"/sys/user/max_user_namespaces", []byte("0"), 0); err != nil {
 		return fmt.Errorf("forbid user namespaces: %w", err)
 	}
+	// No IPv6 beyond the dyno: its neighbour table is the whole host's, and an
+	// app could fill it with addresses of the link that nobody has.
+	if err := os.WriteFile(proc+"/sys/net/ipv6/conf/eth0/disable_ipv6", []byte("1"), 0); err != nil && !os.IsNotExist(err) {
+		return fmt.Errorf("switch off IPv6: %w", err)
+	}
 	for _, name := range maskedFiles {
 		if err := bind("/dev/null", proc+"/"+name, unix.MS_RDONLY); err != nil {
 			return err

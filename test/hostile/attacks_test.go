@@ -76,7 +76,7 @@ var attacks = []attack{
 			"io_uring_setup", "keyctl", "add_key", "request_key", "kexec_load", "kexec_file_load", "init_module", "finit_module", "delete_module",
 			"clock_settime", "settimeofday", "adjtimex", "reboot", "swapon", "acct", "syslog", "iopl", "ioperm", "modify_ldt", "personality",
 			"ioctl TIOCSTI", "fanotify_init", "quotactl", "longer turns on the CPU"),
-		refused(seccomp, "ENOSYS", "an unknown call"),
+		refused(seccomp, "ENOSYS", "an unknown call", "asynchronous io (io_setup)"),
 		refused(seccomp, "SIGSYS", "32-bit call", "x32 call"),
 		refused(seccomp, "limit stays 1", "core dumps on"),
 		refused(noCaps, "EPERM", "setuid root", "setgid root", "capset", "real-time priority", "real-time io", "more processes (setrlimit)"),

@@ -51,6 +51,7 @@ var calls = []attempt{
 	call("fanotify_init", unix.SYS_FANOTIFY_INIT, nonsense),
 	call("quotactl", unix.SYS_QUOTACTL, nonsense, nowhere),
 	call("an unknown call", 9999),
+	call("asynchronous io (io_setup)", unix.SYS_IO_SETUP, 60_000, nowhere),
 	{"setuid root", func() string { _, _, e := syscall.RawSyscall(unix.SYS_SETUID, 0, 0, 0); return errnoName(e) }},
 	{"setgid root", func() string { _, _, e := syscall.RawSyscall(unix.SYS_SETGID, 0, 0, 0); return errnoName(e) }},
 	{"capset", capset},
