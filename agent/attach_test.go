@@ -285,9 +285,10 @@ func (r *rig) exec(assignment, command string, attach manifold.Attach) *line {
 
 func TestExecInDyno(t *testing.T) {
 	r := newRig(t)
-	a := r.assignment(`echo here > /tmp/f; while :; do sleep 0.1; done`)
+	a := r.assignment(`echo here > /tmp/f; echo ready; while :; do sleep 0.1; done`)
 	r.want(a)
 	d := r.awaitState(a.ID, manifold.StateUp)
+	r.awaitLine(d.Run, "app", "ready")
 	l := r.exec(a.ID, `cat /tmp/f; echo $DYNO $GREETING $TERM; stty size; exit 5`, *window)
 	if got, status := l.exit(); got != "here\r\nworker.1 hello from config xterm\r\n33 101\r\n" || status != 5 {
 		t.Errorf("%q, status %d", got, status)
@@ -306,8 +307,10 @@ func TestExecInDyno(t *testing.T) {
 	// An agent that comes after does not begin them again.
 	r.end(syscall.SIGKILL)
 	r.start()
-	l = r.exec(a.ID, `ps | grep -c "cat; (sleep"`, manifold.Attach{})
-	l.exit()
+	l = r.exec(a.ID, `cat /proc/[0-9]*/cmdline | tr '\0' ' ' | grep -o 's[l]eep 1000' | wc -l`, manifold.Attach{})
+	if got, _ := l.exit(); strings.TrimSpace(got) != "1" {
+		t.Errorf("%s processes of an exec that was started once", got)
+	}
 	if now := r.awaitState(a.ID, manifold.StateUp); now.Run != d.Run {
 		t.Errorf("the dyno is another: %+v", now)
 	}

@@ -288,6 +288,25 @@ func (r runner) timeToPrompt() {
 	slices.Sort(ps)
 	slices.Sort(run)
 	r.Logf("measured: heroku run bash to its prompt %.2f s, heroku ps %.2f s (medians of 3)", run[1].Seconds(), ps[1].Seconds())
+	var alone []time.Duration
+	for range 9 {
+		began := time.Now()
+		_, attachURL := r.start(map[string]any{"attach": true, "command": "bash", "env": map[string]any{"TERM": "xterm", "COLUMNS": 80, "LINES": 24}})
+		u, _ := url.Parse(attachURL)
+		conn := r.rendezvous(attachURL, u.Path[1:]+"\r\n")
+		for shown := ""; !strings.HasSuffix(shown, "$ "); {
+			buf := make([]byte, 1000)
+			n, err := conn.Read(buf)
+			if err != nil {
+				r.Fatalf("no prompt: %v after %q", err, shown)
+			}
+			shown += string(buf[:n])
+		}
+		alone = append(alone, time.Since(began))
+		conn.Close()
+	}
+	slices.Sort(alone)
+	r.Logf("measured: of that the platform's share, from POST to prompt, %d ms (median of 9; %d to %d)", alone[4].Milliseconds(), alone[0].Milliseconds(), alone[8].Milliseconds())
 	r.gone(30 * time.Second)
 }
 
