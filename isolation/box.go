@@ -127,7 +127,7 @@ func (b *Box) Done() <-chan struct{} { return b.done }
 func (b *Box) Stop() error { return b.signal(unix.SIGTERM) }
 
 // Hangup has PID 1 send SIGHUP to every process: whoever was attached is gone.
-// PID 1 itself stays. Only a dyno that was started with Spec.Attach knows how.
+// PID 1 itself stays; one of an agent that did not know Spec.Attach would end.
 func (b *Box) Hangup() error { return b.signal(unix.SIGHUP) }
 
 // Attached is the app's standard streams, where Spec.Attach asked for them and

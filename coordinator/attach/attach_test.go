@@ -435,6 +435,27 @@ func FuzzOutput(f *testing.F) {
 	})
 }
 
+// What follows a stranger's first line is left for the process.
+func FuzzSecret(f *testing.F) {
+	f.Add([]byte("secret?x=1\r\nrest"))
+	f.Add([]byte("\n\n"))
+	f.Add([]byte(strings.Repeat("x", 300)))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		input := bufio.NewReader(bytes.NewReader(text))
+		secret, err := readSecret(input)
+		rest, _ := io.ReadAll(input)
+		line, after, ended := bytes.Cut(text, []byte("\n"))
+		switch {
+		case err != nil && ended && len(line) < maxSecretLine:
+			t.Fatalf("%q is refused: %v", line, err)
+		case err == nil && (!ended || len(line) >= maxSecretLine || !bytes.HasPrefix(line, []byte(secret)) || !bytes.Equal(rest, after)):
+			t.Fatalf("%q gave %q and left %q", text, secret, rest)
+		case len(secret) > maxSecretLine || strings.ContainsAny(secret, "?\n"):
+			t.Fatalf("secret %q", secret)
+		}
+	})
+}
+
 func TestLostClient(t *testing.T) {
 	r := newRig(t, nil)
 	for name, leave := range map[string]func(client){

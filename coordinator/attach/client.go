@@ -59,21 +59,29 @@ func (r *Room) introduce(conn *tls.Conn, input *bufio.Reader) (*session, error) 
 	if err := conn.SetDeadline(time.Now().Add(strangerTime)); err != nil {
 		return nil, err
 	}
+	secret, err := readSecret(input)
+	if err != nil {
+		return nil, err
+	}
+	return r.claim(secret), conn.SetDeadline(time.Time{})
+}
+
+// readSecret reads a stranger's first line: the secret, and maybe a query.
+func readSecret(input *bufio.Reader) (string, error) {
 	line := make([]byte, 0, maxSecretLine)
 	for {
 		b, err := input.ReadByte()
 		if err != nil {
-			return nil, err
+			return "", err
 		}
 		if b == '\n' {
-			break
+			secret, _, _ := strings.Cut(strings.TrimSuffix(string(line), "\r"), "?")
+			return secret, nil
 		}
 		if line = append(line, b); len(line) == maxSecretLine {
-			return nil, fmt.Errorf("its first line is over %d bytes long", maxSecretLine)
+			return "", fmt.Errorf("its first line is over %d bytes long", maxSecretLine)
 		}
 	}
-	secret, _, _ := strings.Cut(strings.TrimSuffix(string(line), "\r"), "?")
-	return r.claim(secret), conn.SetDeadline(time.Time{})
 }
 
 // turnAway tells a person why there is no terminal.
