@@ -19,7 +19,8 @@ MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
 
 # Debian packages, each for a reason that README.md gives.
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static qemu-system-x86
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static
+VM_PACKAGES   := $(TEST_PACKAGES) qemu-system-x86
 
 .PHONY: help
 help: ## List the targets
@@ -44,7 +45,7 @@ test: ## Format, static checks, unit, kernel and end-to-end tests (as root)
 
 .PHONY: test-vm
 test-vm: ## Kernel tests and systemd units on an emulated Debian 12 with cgroup v2 (as root)
-	@test/packages $(TEST_PACKAGES)
+	@test/packages $(VM_PACKAGES)
 	@go test -count=1 -timeout 30m -v ./test/vm
 
 .PHONY: test-hostile
