@@ -29,6 +29,7 @@ type Host struct {
 	launcher  *os.File
 	filter    []byte // seccomp program
 	templates sync.Mutex
+	cloning   sync.Mutex
 
 	mu    sync.Mutex
 	used  map[slot]string // slot → run

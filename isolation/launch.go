@@ -185,7 +185,13 @@ func (h *Host) clone(b *Box) (*os.Process, *net.UnixConn, error) {
 			Setsid: true, // a terminal's Ctrl-C is for the agent, not for dynos
 		},
 	}
-	if err := cmd.Start(); err != nil {
+	// One at a time: a clone waits for its id maps on a pipe, and two at once
+	// would each hold the other's open. If this process died then, neither
+	// would end, and both would keep all its locks.
+	h.cloning.Lock()
+	err = cmd.Start()
+	h.cloning.Unlock()
+	if err != nil {
 		conn.Close()
 		return nil, nil, fmt.Errorf("clone into new namespaces: %w", err)
 	}
