@@ -93,7 +93,7 @@ func (t *cgroupTree) checkDelegation(parent string) error {
 }
 
 func noParent(dir string) error {
-	return fmt.Errorf("there is no cgroup %s: MANIFOLD_CGROUP_PARENT must name one that exists (systemctl start manifold-dynos), or be unset", dir)
+	return fmt.Errorf("there is no cgroup %s: MANIFOLD_CGROUP_PARENT must name one that exists (systemctl start manifold-dynos.slice), or be unset", dir)
 }
 
 func (t *cgroupTree) dir(run string) string { return filepath.Join(t.root, t.own, run) }

@@ -47,6 +47,8 @@ done
 const finishRoot = `
 rm -rf var/cache/apt/* var/lib/apt/lists/* usr/share/doc usr/share/man usr/share/locale
 echo guest >etc/hostname
+echo "127.0.0.1 localhost guest" >etc/hosts
+: >etc/resolv.conf
 : >etc/machine-id
 mkdir -p work etc/systemd/system/multi-user.target.wants
 cat >etc/systemd/system/work.service <<'END'

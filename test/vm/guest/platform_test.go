@@ -27,7 +27,7 @@ import (
 const (
 	home   = "/var/lib/manifold"
 	socket = "/run/manifold/agent.sock"
-	dynos  = "/sys/fs/cgroup/manifold.slice/manifold-dynos.service/manifold"
+	dynos  = "/sys/fs/cgroup/manifold.slice/manifold-dynos.slice/manifold"
 )
 
 // patience is for an emulated processor.
@@ -67,7 +67,7 @@ func install(work string) error {
 	if err != nil {
 		return err
 	}
-	s, err := store.Open(ctx, home+"/coordinator/etcd", slog.New(slog.DiscardHandler))
+	s, err := store.Open(ctx, home+"/coordinator", slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
 	}

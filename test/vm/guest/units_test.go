@@ -17,7 +17,7 @@ import (
 
 func TestUnitsRunADynoInADelegatedCgroup(t *testing.T) {
 	d := up(t)
-	for _, unit := range []string{"manifold-coordinator", "manifold-router", "manifold-agent", "manifold-dynos"} {
+	for _, unit := range []string{"manifold-coordinator", "manifold-router", "manifold-agent", "manifold-dynos.slice"} {
 		if state := property(t, unit, "ActiveState"); state != "active" {
 			t.Errorf("%s is %s", unit, state)
 		}
@@ -37,7 +37,7 @@ func TestUnitsRunADynoInADelegatedCgroup(t *testing.T) {
 func checkLimits(t *testing.T, d dyno) {
 	t.Helper()
 	for file, want := range map[string]string{
-		"memory.max": "536870912", "memory.swap.max": "1073741824", "memory.oom.group": "1", "pids.max": "256", "cpu.weight": "100",
+		"memory.max": "536870912", "memory.swap.max": "1073741824", "memory.oom.group": "1", "pids.max": "256", "../cpu.weight": "100",
 	} {
 		text, err := os.ReadFile(filepath.Join(dynos, d.Run, "app", file))
 		if got := strings.TrimSpace(string(text)); err != nil || got != want {
@@ -45,7 +45,7 @@ func checkLimits(t *testing.T, d dyno) {
 		}
 	}
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.PID), "cgroup"))
-	if want := "0::/manifold.slice/manifold-dynos.service/manifold/" + d.Run + "/init\n"; err != nil || string(text) != want {
+	if want := "0::/manifold.slice/manifold-dynos.slice/manifold/" + d.Run + "/init\n"; err != nil || string(text) != want {
 		t.Errorf("PID 1 is in %q, want %q (%v)", text, want, err)
 	}
 }
@@ -54,7 +54,9 @@ func TestSystemdLeavesTheDynosCgroupsAlone(t *testing.T) {
 	d := up(t)
 	run(t, "systemctl", "daemon-reload")
 	run(t, "systemctl", "daemon-reexec")
-	run(t, "systemctl", "set-property", "--runtime", "manifold.slice", "CPUWeight=200")
+	for _, slice := range []string{"manifold.slice", "manifold-dynos.slice"} {
+		run(t, "systemctl", "set-property", "--runtime", slice, "CPUWeight=200")
+	}
 	if now := awaitDyno(t, func(d dyno) bool { return d.PID > 0 }); now.PID != d.PID || now.Run != d.Run {
 		t.Errorf("it was %+v and is %+v", d, now)
 	}
@@ -138,27 +140,25 @@ func TestDynoOutlivesTheCoordinator(t *testing.T) {
 	}
 }
 
-// Stopping the dynos' unit ends them all, gently, and the agent with it.
-func TestStoppingTheDynosUnit(t *testing.T) {
+// Stopping the slice stops the agent, which needs it, and no dyno.
+func TestDynoOutlivesItsSlice(t *testing.T) {
 	before := up(t)
-	run(t, "systemctl", "stop", "manifold-dynos")
+	run(t, "systemctl", "stop", "manifold-dynos.slice")
 	if state := property(t, "manifold-agent", "ActiveState"); state != "inactive" {
 		t.Errorf("the agent is %s", state)
 	}
-	if err := unix.Kill(before.PID, 0); err != unix.ESRCH {
-		t.Errorf("PID 1 is still there (%v)", err)
+	if err := ask(); err != nil {
+		t.Errorf("meanwhile: %v", err)
 	}
-	if _, err := os.Stat(filepath.Dir(dynos)); !os.IsNotExist(err) {
-		t.Errorf("the cgroup is still there (%v)", err)
+	if after := up(t); after.PID != before.PID || after.Crashes != 0 {
+		t.Errorf("it was %+v and is %+v", before, after)
 	}
-	if after := up(t); after.Run == before.Run {
-		t.Errorf("the same run came back: %+v", after)
-	}
+	checkLimits(t, before)
 }
 
 func TestUnitsAreSound(t *testing.T) {
 	up(t)
-	units := []string{"manifold-agent.service", "manifold-coordinator.service", "manifold-router.service", "manifold-dynos.service"}
+	units := []string{"manifold-agent.service", "manifold-coordinator.service", "manifold-router.service", "manifold-dynos.slice"}
 	if out := run(t, append([]string{"systemd-analyze", "verify", "--man=no"}, units...)...); out != "" {
 		t.Errorf("systemd-analyze verify: %s", out)
 	}
