@@ -4,17 +4,18 @@ import "time"
 
 // App is one user's application. Its name may change, its ID never does.
 type App struct {
-	ID          string    `json:"id"` // UUID
-	Name        string    `json:"name"`
-	Owner       string    `json:"owner"` // User.ID
-	Stack       string    `json:"stack"` // the current release's stack
-	BuildStack  string    `json:"build_stack"`
-	Maintenance bool      `json:"maintenance,omitempty"`
-	Buildpacks  []string  `json:"buildpacks,omitempty"` // URLs or local paths; empty: detect
-	Backoff     Backoff   `json:"backoff,omitempty"`    // "" is BackoffClassic
-	CreatedAt   time.Time `json:"created_at"`
-	UpdatedAt   time.Time `json:"updated_at"`
-	ReleasedAt  time.Time `json:"released_at,omitzero"` // last release with code
+	ID          string   `json:"id"` // UUID
+	Name        string   `json:"name"`
+	Owner       string   `json:"owner"` // User.ID
+	Stack       string   `json:"stack"` // the current release's stack
+	BuildStack  string   `json:"build_stack"`
+	Maintenance bool     `json:"maintenance,omitempty"`
+	Buildpacks  []string `json:"buildpacks,omitempty"` // URLs or local paths; empty: detect
+	// Features holds what the owner turned on or off; see App.Feature.
+	Features   map[string]bool `json:"features,omitempty"`
+	CreatedAt  time.Time       `json:"created_at"`
+	UpdatedAt  time.Time       `json:"updated_at"`
+	ReleasedAt time.Time       `json:"released_at,omitzero"` // last release with code
 }
 
 // Backoff names the way a crashed dyno is brought back.

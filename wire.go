@@ -98,9 +98,14 @@ type Assignment struct {
 	Grace       time.Duration     `json:"grace"`                  // SIGTERM to SIGKILL
 	TTL         time.Duration     `json:"ttl,omitempty"`          // of a one-off; 0 is for ever
 	Backoff     Backoff           `json:"backoff,omitempty"`
-	Job         *Job              `json:"job,omitempty"`
-	Attach      *Attach           `json:"attach,omitempty"` // of a one-off; its session is named by ID
-	CreatedAt   time.Time         `json:"created_at"`
+	// CycleAt is when the coordinator means to replace the dyno for its age,
+	// for people to see; zero where it does not. The agent does nothing at
+	// that time.
+	CycleAt        time.Time `json:"cycle_at,omitzero"`
+	RuntimeMetrics bool      `json:"runtime_metrics,omitempty"` // memory and load into the app's log
+	Job            *Job      `json:"job,omitempty"`
+	Attach         *Attach   `json:"attach,omitempty"` // of a one-off; its session is named by ID
+	CreatedAt      time.Time `json:"created_at"`
 }
 
 // Job is what makes a one-off a build: it reads its input from the

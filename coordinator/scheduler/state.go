@@ -182,7 +182,8 @@ func (st *state) assignment(s slot) manifold.Assignment {
 	assignment := manifold.Assignment{
 		App: a.ID, AppName: a.Name, Dyno: s.dyno, Kind: manifold.KindFormation,
 		Release: a.release.Version, Layers: a.layers, Command: a.slug.ProcessTypes[typ],
-		Env: a.release.Config, Web: typ == web, Grace: st.settings.Grace, Backoff: a.Backoff,
+		Env: a.release.Config, Web: typ == web, Grace: st.settings.Grace,
+		Backoff: st.backoff(a.App), RuntimeMetrics: a.Feature(manifold.FeatureRuntimeMetrics),
 	}
 	for _, f := range a.formation {
 		if f.Type == typ {
@@ -192,10 +193,19 @@ func (st *state) assignment(s slot) manifold.Assignment {
 	if assignment.Web {
 		assignment.BootTimeout = st.settings.BootTimeout
 	}
-	if assignment.Backoff == "" {
-		assignment.Backoff = st.settings.Backoff
-	}
 	return assignment
+}
+
+// backoff is what the app's owner chose, else the operator.
+func (st *state) backoff(a manifold.App) manifold.Backoff {
+	progressive, said := a.Features[manifold.FeatureProgressiveBackoff]
+	switch {
+	case !said:
+		return st.settings.Backoff
+	case progressive:
+		return manifold.BackoffProgressive
+	}
+	return manifold.BackoffClassic
 }
 
 // web is the process type that is routed to.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"github.com/google/uuid"
@@ -30,12 +31,12 @@ func (t *tx) app(id string) (appRecord, error) {
 
 // CreateApp makes an app by, with releases v1 and v2 as Heroku does. Of app it
 // takes Name ("": one is drawn, like quiet-river-1234), Stack, Buildpacks and
-// Backoff. A name that exists is ErrTaken.
+// Features. A name that exists is ErrTaken.
 func (s *Store) CreateApp(ctx context.Context, app manifold.App, by manifold.User) (manifold.App, error) {
 	now := s.stamp()
 	app = manifold.App{
 		ID: uuid.NewString(), Name: app.Name, Owner: by.ID, Stack: app.Stack, BuildStack: app.Stack,
-		Buildpacks: app.Buildpacks, Backoff: app.Backoff, CreatedAt: now, UpdatedAt: now,
+		Buildpacks: app.Buildpacks, Features: app.Features, CreatedAt: now, UpdatedAt: now,
 	}
 	if app.Name != "" {
 		return app, s.insertApp(ctx, app, by)
@@ -114,7 +115,7 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 			return err
 		}
 		app = was.App
-		app.Buildpacks = slices.Clone(app.Buildpacks)
+		app.Buildpacks, app.Features = slices.Clone(app.Buildpacks), maps.Clone(app.Features)
 		if err := change(&app); err != nil {
 			return err
 		}
