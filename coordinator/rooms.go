@@ -103,6 +103,7 @@ func (r *rooms) openWork() (err error) {
 			return s.Build, err
 		},
 		URL: func(app manifold.App) string { return r.webURL(app.Name) },
+		Say: func(app, text string) { r.logs.Write(app, manifold.SourceApp, "api", text) },
 		Env: cfg.BuildEnv, CA: cfg.BuildCA, Buildpacks: cfg.Buildpacks,
 		TimeLimit: cfg.BuildLimit, SlugLimit: cfg.SlugLimit,
 	})

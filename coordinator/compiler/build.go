@@ -61,6 +61,21 @@ func (b *build) run(ctx context.Context) (manifold.Release, error) {
 		return manifold.Release{}, err
 	}
 	defer leave()
+	b.say("Build started by user %s", b.By.Email)
+	release, err := b.buildAndRelease(ctx)
+	if err != nil {
+		b.say("Build failed")
+	} else {
+		b.say("Build succeeded")
+	}
+	return release, err
+}
+
+// say writes into the app's log what its owners shall know later, in Heroku's
+// words.
+func (b *build) say(format string, args ...any) { b.cfg.Say(b.App.ID, fmt.Sprintf(format, args...)) }
+
+func (b *build) buildAndRelease(ctx context.Context) (_ manifold.Release, err error) {
 	b.stack = cmp.Or(b.App.BuildStack, b.App.Stack)
 	b.out.line("Building source:")
 	b.out.line("")
@@ -259,6 +274,8 @@ func (b *build) release(ctx context.Context, slug manifold.Slug) (manifold.Relea
 	if err != nil {
 		return manifold.Release{}, fmt.Errorf("release the slug: %w", err)
 	}
+	b.say("%s by user %s", release.Description, b.By.Email)
+	b.say("Release v%d created by user %s", release.Version, b.By.Email)
 	b.out.detail("Released v%d", release.Version)
 	b.out.detail("%s deployed to Manifold", b.cfg.URL(b.App))
 	b.out.line("")

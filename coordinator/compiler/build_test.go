@@ -12,6 +12,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -110,7 +111,7 @@ func (s *fakeStore) Deploy(_ context.Context, _ string, slug manifold.Slug, desc
 		return manifold.Release{}, s.err
 	}
 	s.deployed, s.said = append(s.deployed, slug), description
-	return manifold.Release{Version: 2 + len(s.deployed)}, nil
+	return manifold.Release{Version: 2 + len(s.deployed), Description: description}, nil
 }
 
 func resultJSON(language, procfile, release string) string {
@@ -128,6 +129,7 @@ type rig struct {
 	runner *fakeRunner
 	store  *fakeStore
 	out    bytes.Buffer
+	log    []string // of the app
 	req    Request
 }
 
@@ -143,6 +145,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 		Dir: t.TempDir(), Runner: r.runner, Store: r.store, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Layers: func(string) ([]manifold.Image, error) { return []manifold.Image{{Digest: "sha256:build"}}, nil },
 		URL:    func(a manifold.App) string { return "http://" + a.Name + ".localhost:8080" },
+		Say:    func(app, text string) { r.log = append(r.log, app+": "+text) },
 	}
 	if change != nil {
 		change(&cfg)
@@ -220,6 +223,12 @@ Verifying deploy... done.
 `
 	if got := r.out.String(); got != want {
 		t.Errorf("the pusher reads:\n%s\nwant:\n%s", got, want)
+	}
+	if want := []string{
+		"id-of-demo: Build started by user a@localhost", "id-of-demo: Deploy a3f713b0 by user a@localhost",
+		"id-of-demo: Release v3 created by user a@localhost", "id-of-demo: Build succeeded",
+	}; !slices.Equal(r.log, want) {
+		t.Errorf("the app's log says %q, want %q", r.log, want)
 	}
 	slug := r.store.deployed[0]
 	if slug.Language != "Go" || slug.Stack != "cedar" || slug.Commit != r.req.Commit || slug.Image.Bytes != 1258291 || slug.App != "id-of-demo" ||

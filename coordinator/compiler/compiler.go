@@ -40,6 +40,8 @@ type Config struct {
 	Layers func(stack string) ([]manifold.Image, error)
 	// URL is where an app answers, for the pusher to read.
 	URL func(app manifold.App) string
+	// Say writes a line of the API's to an app's log (App.ID). It may be nil.
+	Say func(app, text string)
 
 	Env        map[string]string // given to every build: see PassThrough
 	CA         string            // file of certificates builds trust besides the stack's; "" is none
@@ -79,6 +81,9 @@ func New(cfg Config) (*Compiler, error) {
 	cfg.SourceLimit = cmp.Or(cfg.SourceLimit, 1<<30)
 	cfg.CacheLimit = cmp.Or(cfg.CacheLimit, 1<<30)
 	cfg.Builds = cmp.Or(cfg.Builds, 4)
+	if cfg.Say == nil {
+		cfg.Say = func(string, string) {}
+	}
 	if err := os.MkdirAll(cfg.Dir, 0o700); err != nil {
 		return nil, fmt.Errorf("make the build cache directory: %w", err)
 	}
