@@ -123,8 +123,9 @@ func (b *Box) LogDir() string { return filepath.Join(b.Dir(), pid1Name, boot.Log
 func (b *Box) Done() <-chan struct{} { return b.done }
 
 // Stop makes PID 1 stop the dyno: SIGTERM to every process, SIGKILL after
-// Spec.Grace. It returns at once; asking again changes nothing.
-func (b *Box) Stop() error { return b.signal(unix.SIGTERM) }
+// Spec.Grace. It returns at once; asking again changes nothing. A frozen dyno
+// is thawed for it, else no process of it could end in its own way.
+func (b *Box) Stop() error { return errors.Join(b.Thaw(), b.signal(unix.SIGTERM)) }
 
 // Hangup has PID 1 send SIGHUP to every process: whoever was attached is gone.
 // PID 1 itself stays; one of an agent that did not know Spec.Attach would end.
