@@ -19,7 +19,7 @@
 //	runlog.go     one run's two log streams on disk
 //	ship.go       their way to the coordinator; tail.go sees writes
 //	observe.go    what the coordinator is told
-//	socket.go     what an SRE is told; teardown.go
+//	eyes.go       what an SRE is shown at the door (package door); teardown.go
 package agent
 
 import (
@@ -32,6 +32,7 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/agent/door"
 	"manifold/isolation"
 	"manifold/slugfs"
 	"manifold/supervisor"
@@ -135,12 +136,16 @@ func (a *agent) run(ctx context.Context) error {
 		a.ship.tail = tail
 		a.work.Go(func() { tail.run(ctx) })
 	}
-	socket, err := a.listen()
+	socket, err := door.Listen(a.cfg.Run)
 	if err != nil {
 		return err
 	}
+	defer socket.Close()
 	if err := a.begin(); err != nil {
-		socket.Close()
+		return err
+	}
+	d, err := door.New(door.Config{Agent: a, Dir: a.home.dir, Log: a.log})
+	if err != nil {
 		return err
 	}
 	a.work.Go(func() { a.ship.run(ctx) })
@@ -150,7 +155,12 @@ func (a *agent) run(ctx context.Context) error {
 	a.work.Go(func() { a.collectImages(ctx) })
 	a.work.Go(func() { a.notifySystemd(ctx) })
 	torndown := make(chan struct{})
-	a.work.Go(func() { a.serve(ctx, socket, torndown) })
+	a.work.Go(func() {
+		defer d.Close()
+		if d.Serve(ctx, socket) {
+			close(torndown)
+		}
+	})
 	select {
 	case <-ctx.Done():
 		a.log.Info("ends; the dynos run on")

@@ -69,30 +69,6 @@ func TestTwoAgentsOnOneHome(t *testing.T) {
 	}
 }
 
-func TestSocketOfAnotherIsNotTaken(t *testing.T) {
-	dir := t.TempDir()
-	a := newAgent(Config{Settings: manifold.Settings{Run: dir}, Log: slog.New(slog.DiscardHandler)}, home{dir}, "")
-	l, err := a.listen()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.listen(); err == nil || !strings.Contains(err.Error(), "another agent answers") {
-		t.Errorf("a second listener got %v", err)
-	}
-	l.(*net.UnixListener).SetUnlinkOnClose(false)
-	l.Close()
-	if l, err = a.listen(); err != nil { // a dead agent's socket
-		t.Fatal(err)
-	}
-	l.Close()
-	if err := os.WriteFile(a.socketPath(), []byte("precious"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.listen(); err == nil || !strings.Contains(err.Error(), "is not a socket") {
-		t.Errorf("a file in its place: %v", err)
-	}
-}
-
 func TestSocketAgainstGarbage(t *testing.T) {
 	r := newRig(t)
 	path := filepath.Join(r.dir, "run", "agent.sock")

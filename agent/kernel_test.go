@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/agent/door"
 )
 
 func TestDynoRunsAndStops(t *testing.T) {
@@ -187,7 +188,7 @@ func TestTeardownBringsTheSameBack(t *testing.T) {
 	r.start()
 	eventually(t, "the same dyno up again", func() bool {
 		list := r.ps()
-		i := slices.IndexFunc(list, func(s DynoStatus) bool { return s.Assignment == a.ID })
+		i := slices.IndexFunc(list, func(s door.Status) bool { return s.Assignment == a.ID })
 		return i >= 0 && list[i].State == manifold.StateUp && list[i].Run != d.Run
 	}, nil)
 	for _, s := range r.ps() {

@@ -18,7 +18,7 @@ func (a *agent) notifySystemd(ctx context.Context) {
 		a.log.Warn("the watchdog's setting cannot be read", "error", err)
 	}
 	for every > 0 && sleep(ctx, every/3) {
-		if err := a.alive(ctx); err != nil {
+		if err := a.Alive(ctx); err != nil {
 			a.log.Error("the watchdog is not fed", "error", err)
 			continue
 		}

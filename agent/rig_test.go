@@ -21,6 +21,7 @@ import (
 	"github.com/google/uuid"
 
 	"manifold"
+	"manifold/agent/door"
 	"manifold/slugfs/stack"
 )
 
@@ -226,14 +227,14 @@ func (r *rig) assignment(command string) manifold.Assignment {
 	}
 }
 
-func (r *rig) ps() []DynoStatus {
+func (r *rig) ps() []door.Status {
 	r.t.Helper()
 	res, err := r.http().Get("http://agent/v1/ps")
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	defer res.Body.Close()
-	var list []DynoStatus
+	var list []door.Status
 	if err := json.NewDecoder(res.Body).Decode(&list); err != nil {
 		r.t.Fatal(err)
 	}

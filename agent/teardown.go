@@ -14,13 +14,13 @@ const (
 	teardownFlush = 3 * time.Second  // for the last log lines to be shipped
 )
 
-// teardown stops every dyno and removes all of ours from the host. What is
+// Teardown stops every dyno and removes all of ours from the host. What is
 // desired is kept, so the next start brings the same dynos back; one-offs are
 // not: they stay known as complete, since they must not run twice.
 //
 // now skips the dynos' grace, also that of a teardown under way: a second
 // caller waits for the first one's and gets the same answer.
-func (a *agent) teardown(ctx context.Context, now bool) error {
+func (a *agent) Teardown(ctx context.Context, now bool) error {
 	if now {
 		a.hurry.Store(true)
 	}

@@ -1,6 +1,7 @@
 // Command manifold is the operator's tool: the one-machine mode (manifold run),
 // the environment that aims the heroku CLI and git at this instance (manifold
-// env), and the stack images. Whatever the heroku CLI can do is left to it.
+// env), the stack images, and what the people of a host see and do there
+// (manifold host). Whatever the heroku CLI can do is left to it.
 package main
 
 import (
@@ -16,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"manifold"
+	"manifold/cmd/manifold/host"
 )
 
 // version is set by the Makefile.
@@ -53,7 +55,8 @@ func command(settings manifold.Settings, hurry <-chan struct{}) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(settings, hurry), envCommand(settings), stackCommand(settings), versionCommand())
+	root.AddCommand(runCommand(settings, hurry), envCommand(settings), stackCommand(settings),
+		host.Command(settings), versionCommand())
 	return root
 }
 

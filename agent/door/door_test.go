@@ -1,0 +1,258 @@
+package door
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"manifold"
+)
+
+// fakeAgent is an agent with two apps' dynos.
+type fakeAgent struct{ teardowns atomic.Int32 }
+
+func (*fakeAgent) Alive(context.Context) error { return nil }
+func (*fakeAgent) Health() Health              { return Health{Status: "ok", Host: "host"} }
+func (*fakeAgent) Statuses() []Status {
+	return []Status{
+		{Dyno: manifold.Dyno{Name: "web.1", Assignment: "a1", Run: "r1"}, AppName: "one"},
+		{Dyno: manifold.Dyno{Name: "web.1", Assignment: "a2", Run: "r2"}, AppName: "two"},
+	}
+}
+
+func (f *fakeAgent) Teardown(_ context.Context, now bool) error {
+	f.teardowns.Add(1)
+	if !now {
+		return fmt.Errorf("it does not end")
+	}
+	return nil
+}
+
+// rig is a door with its socket.
+type rig struct {
+	*http.Client
+	agent  *fakeAgent
+	dir    string
+	served chan bool
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	r := &rig{agent: &fakeAgent{}, dir: t.TempDir(), served: make(chan bool, 1)}
+	l, err := Listen(r.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(Config{Agent: r.agent, Dir: r.dir, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		r.served <- d.Serve(ctx, l)
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+		d.Close()
+	})
+	r.Client = &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", SocketPath(r.dir))
+		},
+	}}
+	return r
+}
+
+// ask returns an answer's status and body.
+func (r *rig) ask(t *testing.T, method, path string) (int, string) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), method, "http://agent"+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := r.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+func TestAnswersAndErrorsAreJSON(t *testing.T) {
+	r := newRig(t)
+	for _, c := range []struct {
+		method, path string
+		status       int
+		says         string
+	}{
+		{"GET", "/healthz", 200, `"status":"ok"`},
+		{"GET", "/v1/ps", 200, `"run":"r2"`},
+		{"GET", "/v1/dynos/two:web.1", 200, `"run":"r2"`},
+		{"GET", "/v1/dynos/r1", 200, `"app_name":"one"`},
+		{"GET", "/v1/dynos/web.9", 404, `"id":"not_found"`},
+		{"GET", "/nowhere", 404, `"id":"not_found"`},
+		{"POST", "/v1/teardown", 500, `it does not end`},
+	} {
+		status, body := r.ask(t, c.method, c.path)
+		if status != c.status || !strings.Contains(body, c.says) || !json.Valid([]byte(body)) {
+			t.Errorf("%s %s: %d %s", c.method, c.path, status, body)
+		}
+	}
+}
+
+func TestTeardownEndsTheDoorAfterItsAnswer(t *testing.T) {
+	r := newRig(t)
+	if status, body := r.ask(t, "POST", "/v1/teardown?now=true"); status != 200 {
+		t.Fatalf("%d %s", status, body)
+	}
+	if !<-r.served {
+		t.Error("Serve does not say that the host was torn down")
+	}
+}
+
+func TestEveryCallerIsWrittenDown(t *testing.T) {
+	r := newRig(t)
+	for range 3 {
+		r.ask(t, "GET", "/v1/ps")
+		r.ask(t, "POST", "/v1/teardown?now=false")
+	}
+	text, err := os.ReadFile(filepath.Join(r.dir, "audit.log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var looks, acts, ends int
+	for line := range strings.Lines(string(text)) {
+		var e Entry
+		if err := json.Unmarshal([]byte(line), &e); err != nil {
+			t.Fatalf("%q: %v", line, err)
+		}
+		if e.Caller.UID != os.Getuid() || e.Caller.PID != os.Getpid() || e.Caller.Command == "" || time.Since(e.At) > time.Minute {
+			t.Errorf("entry %+v", e)
+		}
+		switch {
+		case e.What == "GET /v1/ps":
+			looks++
+		case e.Status == 0:
+			acts++
+		case e.Status == 500:
+			ends++
+		}
+	}
+	if looks != 1 || acts != 3 || ends != 3 {
+		t.Errorf("%d looks, %d acts, %d ends of acts:\n%s", looks, acts, ends, text)
+	}
+	if info, err := os.Stat(filepath.Join(r.dir, "audit.log")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("its mode: %v, %v", info.Mode(), err)
+	}
+}
+
+func TestAuditLogIsBounded(t *testing.T) {
+	dir := t.TempDir()
+	a, err := openAudit(dir, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.close()
+	entry := Entry{What: strings.Repeat("x", maxWhat)}
+	for range 3 * auditLimit / maxWhat {
+		a.note(entry)
+	}
+	var sum int64
+	files, _ := filepath.Glob(filepath.Join(dir, "*"))
+	for _, f := range files {
+		info, err := os.Stat(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sum += info.Size()
+	}
+	if len(files) != 2 || sum > 2*auditLimit {
+		t.Errorf("%d bytes in %q", sum, files)
+	}
+}
+
+func TestSocketOfAnotherIsNotTaken(t *testing.T) {
+	dir := t.TempDir()
+	l, err := Listen(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info, err := os.Stat(SocketPath(dir)); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("the socket: %v, %v", info.Mode(), err)
+	}
+	if _, err := Listen(dir); err == nil || !strings.Contains(err.Error(), "another agent answers") {
+		t.Errorf("a second listener got %v", err)
+	}
+	l.(*net.UnixListener).SetUnlinkOnClose(false)
+	l.Close()
+	if l, err = Listen(dir); err != nil { // a dead agent's socket
+		t.Fatal(err)
+	}
+	l.Close()
+	if err := os.WriteFile(SocketPath(dir), []byte("precious"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Listen(dir); err == nil || !strings.Contains(err.Error(), "is not a socket") {
+		t.Errorf("a file in its place: %v", err)
+	}
+}
+
+// TestAThousandClients: whoever holds a thousand connections open gets words,
+// and root gets in all the same.
+func TestAThousandClients(t *testing.T) {
+	r := newRig(t)
+	var held []net.Conn
+	defer func() {
+		for _, c := range held {
+			c.Close()
+		}
+	}()
+	turned := 0
+	for range 1000 {
+		c, err := net.DialTimeout("unix", SocketPath(r.dir), 5*time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		held = append(held, c)
+	}
+	for _, c := range held {
+		_ = c.SetReadDeadline(time.Now().Add(time.Millisecond))
+		text, _ := io.ReadAll(c)
+		if strings.Contains(string(text), "too many clients") {
+			turned++
+		}
+	}
+	if turned != 1000-maxClients-maxRootClients {
+		t.Errorf("%d were turned away", turned)
+	}
+	for _, c := range held[:maxRootClients] {
+		c.Close()
+	}
+	for until := time.Now().Add(5 * time.Second); ; { // the door sees their end a little later
+		status, body := r.ask(t, "GET", "/v1/ps")
+		if status == 200 {
+			break
+		}
+		if time.Now().After(until) {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+}

@@ -1,0 +1,145 @@
+package door
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Group may open the socket, besides root, where the host has such a group.
+const Group = "manifold"
+
+// SocketPath is the socket's place below $MANIFOLD_RUN.
+func SocketPath(run string) string { return filepath.Join(run, "agent.sock") }
+
+// Listen opens the socket in run, which it makes if missing. A socket nobody
+// answers on is a dead agent's and is taken over; a living agent's, or
+// anything that is no socket, is left alone.
+func Listen(run string) (net.Listener, error) {
+	l, err := listen(run)
+	if err != nil {
+		return nil, fmt.Errorf("open the agent's socket: %w", err)
+	}
+	return l, nil
+}
+
+func listen(run string) (net.Listener, error) {
+	path := SocketPath(run)
+	if err := os.MkdirAll(run, 0o755); err != nil {
+		return nil, err
+	}
+	if info, err := os.Lstat(path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return nil, fmt.Errorf("%s is there and is not a socket; move it away", path)
+	}
+	if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		c.Close()
+		return nil, fmt.Errorf("another agent answers on %s; give this one its own MANIFOLD_RUN", path)
+	} else if errors.Is(err, unix.EAGAIN) { // its backlog is full: somebody listens
+		return nil, fmt.Errorf("another agent is busy on %s; give this one its own MANIFOLD_RUN", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.Listen("unix", path)
+	if err != nil {
+		return nil, err
+	}
+	if err := admit(path); err != nil {
+		l.Close()
+		return nil, err
+	}
+	return l, nil
+}
+
+// admit lets the group in. Until then the socket is root's alone: the umask
+// of a daemon keeps others from writing.
+func admit(path string) error {
+	gid := 0
+	if g, err := user.LookupGroup(Group); err == nil {
+		if gid, err = strconv.Atoi(g.Gid); err != nil {
+			return fmt.Errorf("group %s: %w", Group, err)
+		}
+	}
+	if err := os.Chown(path, 0, gid); err != nil {
+		return err
+	}
+	return os.Chmod(path, 0o660)
+}
+
+// Bounds on clients. Beyond the first only root is let in, so that somebody's
+// thousand clients do not lock out whoever comes to see what is wrong.
+const (
+	maxClients     = 512
+	maxRootClients = 64 // more
+)
+
+// limited turns clients away, in words, where there are too many.
+type limited struct {
+	net.Listener
+	mu   sync.Mutex
+	open int
+}
+
+func limit(l net.Listener) net.Listener { return &limited{Listener: l} }
+
+const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" +
+	`{"id":"busy","message":"too many clients are on the agent's socket; try again"}` + "\n"
+
+func (l *limited) Accept() (net.Conn, error) {
+	for {
+		c, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		most := maxClients
+		if who, err := peer(c); err == nil && who.UID == 0 {
+			most += maxRootClients
+		}
+		if l.take(most) {
+			return &counted{Conn: c, leave: sync.OnceFunc(l.leave)}, nil
+		}
+		_ = c.SetDeadline(time.Now().Add(time.Second)) // its buffer has room: this does not wait
+		_, _ = c.Write([]byte(tooMany))
+		c.Close()
+	}
+}
+
+func (l *limited) take(most int) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.open >= most {
+		return false
+	}
+	l.open++
+	return true
+}
+
+func (l *limited) leave() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.open--
+}
+
+// counted is a client that was let in.
+type counted struct {
+	net.Conn
+	leave func()
+}
+
+func (c *counted) Close() error {
+	c.leave()
+	return c.Conn.Close()
+}
+
+// NetConn gives the connection below, where a half-close or credentials are
+// asked for.
+func (c *counted) NetConn() net.Conn { return c.Conn }
