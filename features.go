@@ -21,7 +21,7 @@ const (
 var features = []Feature{
 	{FeatureDailyCycling, "Replace each dyno once a day, at a moment of its own.", true},
 	{FeatureRuntimeMetrics, "Write each dyno's memory and load into the app's log every 20 seconds.", false},
-	{FeaturePreboot, "Start new web dynos and wait until they are up before the old ones are stopped.", true},
+	{FeaturePreboot, "Start new dynos and wait until they are up before the old ones are stopped.", true},
 	{FeatureProgressiveBackoff, "Let a dyno that crashes again and again wait longer each time instead of ten minutes.", false},
 }
 

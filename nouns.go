@@ -120,6 +120,7 @@ const (
 	CauseTTL    Cause = "ttl"    // a one-off's or build's time was up
 	CauseLaunch Cause = "launch" // the box could not be built; Detail says why
 	CauseOutput Cause = "output" // a job exited 0, but an output could not be brought home; Detail says why
+	CauseCycled Cause = "cycled" // stopped for its age; Status holds how it exited
 	CauseLost   Cause = "lost"   // ended without an exit record (host died, PID 1 killed)
 )
 

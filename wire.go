@@ -67,6 +67,9 @@ type Desired struct {
 	Revision    int64        `json:"revision"` // grows with every change
 	Assignments []Assignment `json:"assignments"`
 	Execs       []Exec       `json:"execs,omitempty"`
+	// Cycling names assignments that are no longer desired for no other
+	// reason than their age: others took their place.
+	Cycling []string `json:"cycling,omitempty"`
 }
 
 // Kind says how an assignment lives.

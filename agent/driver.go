@@ -301,12 +301,18 @@ func (d *driver) post(ctx context.Context, m message) bool {
 
 // stop asks for the dyno's end. It may be called by anyone, again and again,
 // and never waits: it is false where the mailbox is full, and asked again.
-func (d *driver) stop(withdrawn bool, grace time.Duration) bool {
-	if withdrawn && d.withdrawn() {
-		return true
-	}
+func (d *driver) stop(grace time.Duration) bool {
+	return d.ask(supervisor.Event{Kind: supervisor.Stop, Grace: grace})
+}
+
+// withdraw is stop for a dyno that is no longer desired; cycled, for its age.
+func (d *driver) withdraw(cycled bool) bool {
+	return d.withdrawn() || d.ask(supervisor.Event{Kind: supervisor.Stop, Withdrawn: true, Cycled: cycled})
+}
+
+func (d *driver) ask(e supervisor.Event) bool {
 	select {
-	case d.mail <- message{event: supervisor.Event{Kind: supervisor.Stop, Withdrawn: withdrawn, Grace: grace}}:
+	case d.mail <- message{event: e}:
 		return true
 	default:
 		return false

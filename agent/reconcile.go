@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"slices"
 	"time"
 
 	"manifold"
@@ -90,7 +91,7 @@ func (a *agent) reconcile() {
 	}
 	for id, d := range a.drivers {
 		if !wanted[id] {
-			d.stop(true, 0)
+			d.withdraw(slices.Contains(a.desired.Cycling, id))
 		}
 	}
 	a.startExecs()

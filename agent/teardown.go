@@ -80,7 +80,7 @@ func (a *agent) stopAll(ctx context.Context) error {
 				continue
 			}
 			running++
-			asked[d] = asked[d] || d.stop(false, teardownGrace)
+			asked[d] = asked[d] || d.stop(teardownGrace)
 		}
 		a.mu.Unlock()
 		if running == 0 {

@@ -42,6 +42,9 @@ type Addresses struct{ API, TLS, Attach, Fleet net.Addr }
 //	MANIFOLD_BACKOFF        classic      of apps that chose none; or progressive
 //	MANIFOLD_BOOT_TIMEOUT   60s          for a web dyno to listen on $PORT (R10)
 //	MANIFOLD_STOP_GRACE     30s          from SIGTERM to SIGKILL (R12)
+//	MANIFOLD_CYCLE          24h          a dyno's age, after which another takes its place
+//	MANIFOLD_CYCLE_JITTER   216m         more, at most, drawn for each dyno
+//	MANIFOLD_CYCLE_AT_ONCE  10           dynos cycling at once in all; of one app a quarter of its dynos
 //	MANIFOLD_DRAIN_TIMEOUT  30s          for routers to finish requests on a dyno that goes
 //	MANIFOLD_START_GRACE    10s          after a start, for hosts and routers to come back
 //	MANIFOLD_HOST_LOST      5m           of silence, then a host's dynos are placed elsewhere
@@ -63,6 +66,9 @@ func FromEnv() (Config, error) {
 			Backoff:     manifold.Backoff(e.text("MANIFOLD_BACKOFF", string(def.Backoff))),
 			BootTimeout: e.duration("MANIFOLD_BOOT_TIMEOUT", def.BootTimeout),
 			Grace:       e.duration("MANIFOLD_STOP_GRACE", def.Grace),
+			Cycle:       e.duration("MANIFOLD_CYCLE", def.Cycle),
+			CycleJitter: e.duration("MANIFOLD_CYCLE_JITTER", def.CycleJitter),
+			CycleAtOnce: e.number("MANIFOLD_CYCLE_AT_ONCE", def.CycleAtOnce),
 			Drain:       e.duration("MANIFOLD_DRAIN_TIMEOUT", def.Drain),
 			StartGrace:  e.duration("MANIFOLD_START_GRACE", def.StartGrace),
 			HostLost:    e.duration("MANIFOLD_HOST_LOST", def.HostLost),
@@ -95,14 +101,17 @@ func (e *env) refuse(key, why string, args ...any) {
 	}
 }
 
+// maxDuration bounds what an operator may set: a month. Longer is a slip.
+const maxDuration = 31 * 24 * time.Hour
+
 func (e *env) duration(key string, fallback time.Duration) time.Duration {
 	text := os.Getenv(key)
 	if text == "" {
 		return fallback
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || d <= 0 || d > 24*time.Hour {
-		e.refuse(key, "must be a time such as 30s or 5m, at most 24h")
+	if err != nil || d <= 0 || d > maxDuration {
+		e.refuse(key, "must be a time such as 30s or 5m, at most %dh", maxDuration/time.Hour)
 	}
 	return d
 }

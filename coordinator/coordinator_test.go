@@ -316,7 +316,7 @@ func TestSecretsStayOutOfTheLog(t *testing.T) {
 
 func TestFromEnv(t *testing.T) {
 	for key, bad := range map[string]string{
-		"MANIFOLD_STOP_GRACE": "-3s", "MANIFOLD_DRAIN_TIMEOUT": "soon", "MANIFOLD_BOOT_TIMEOUT": "48h",
+		"MANIFOLD_STOP_GRACE": "-3s", "MANIFOLD_DRAIN_TIMEOUT": "soon", "MANIFOLD_BOOT_TIMEOUT": "1000h",
 		"MANIFOLD_BACKOFF": "never", "MANIFOLD_SLUG_LIMIT": "0",
 	} {
 		t.Run(key, func(t *testing.T) {

@@ -100,6 +100,7 @@ type Dyno struct {
 	// Withdrawn is set when the dyno is no longer desired; else a stop is
 	// the host's own, and a one-off stays known as complete.
 	Withdrawn bool `json:"withdrawn,omitempty"`
+	Cycled    bool `json:"cycled,omitempty"` // Withdrawn for its age
 }
 
 // New is a dyno nothing was done for yet.
@@ -111,7 +112,7 @@ type EventKind string
 // The events. Each has one owner.
 const (
 	Want         EventKind = "want"         // it is desired: begin the run in Run, with Port
-	Stop         EventKind = "stop"         // it shall end; Withdrawn, Grace
+	Stop         EventKind = "stop"         // it shall end; Withdrawn, Grace, Cycled
 	Launched     EventKind = "launched"     // its process runs
 	LaunchFailed EventKind = "launchfailed" // the box could not be built; nothing of it is left; Detail
 	Listening    EventKind = "listening"    // on $PORT, and not on loopback only
@@ -146,6 +147,8 @@ type Event struct {
 	// one is enforced by the agent, since PID 1 knows the plan's only.
 	Withdrawn bool
 	Grace     time.Duration
+	// Cycled says that Withdrawn has no other reason than the dyno's age.
+	Cycled bool
 	// Jitter is drawn from [0, 1) by the sender. Ended, LaunchFailed.
 	Jitter float64
 }

@@ -173,6 +173,9 @@ func kill(s *step) {
 }
 
 func stop(s *step) {
+	if s.e.Cycled {
+		s.say("Cycling")
+	}
 	s.say("Stopping all processes with SIGTERM")
 	s.term()
 }
@@ -207,7 +210,7 @@ func force(s *step) {
 // note remembers who asked for the stop, and the shortest grace named.
 func note(s *step) {
 	d := &s.d
-	d.Withdrawn = d.Withdrawn || s.e.Withdrawn
+	d.Withdrawn, d.Cycled = d.Withdrawn || s.e.Withdrawn, d.Cycled || s.e.Cycled
 	if s.e.Grace > 0 && (d.Grace == 0 || s.e.Grace < d.Grace) {
 		d.Grace = s.e.Grace
 	}
@@ -312,7 +315,7 @@ func (s *step) finish() {
 		x.Lost, x.Forced, x.Status = false, s.d.Forced, 128+9 // we know what ended it
 	}
 	s.d.Lines = x.Lines
-	s.d.Result = &manifold.Result{Cause: cause(s.from, x), Status: x.Status, At: x.At}
+	s.d.Result = &manifold.Result{Cause: s.cause(x), Status: x.Status, At: x.At}
 	switch s.d.Result.Cause {
 	case manifold.CauseLost:
 		s.d.Result.Status = 128 + 9
@@ -332,9 +335,9 @@ func (s *step) finish() {
 	s.say("Process exited with status %d", x.Status)
 }
 
-func cause(from State, x Exit) manifold.Cause {
+func (s *step) cause(x Exit) manifold.Cause {
 	switch {
-	case from == Overdue:
+	case s.from == Overdue:
 		return manifold.CauseBoot
 	case x.Lost:
 		return manifold.CauseLost
@@ -344,6 +347,8 @@ func cause(from State, x Exit) manifold.Cause {
 		return manifold.CauseR12
 	case x.Expired:
 		return manifold.CauseTTL
+	case s.from == Stopping && s.d.Cycled:
+		return manifold.CauseCycled
 	case x.Status > 128:
 		return manifold.CauseSignal
 	}

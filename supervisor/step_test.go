@@ -400,3 +400,28 @@ func TestNoClient(t *testing.T) {
 		t.Errorf("result %+v", l.d.Result)
 	}
 }
+
+func TestCycled(t *testing.T) {
+	for name, c := range map[string]struct {
+		exit   Exit
+		cause  manifold.Cause
+		status int
+	}{
+		"heeds SIGTERM":      {Exit{Status: 143}, manifold.CauseCycled, 143},
+		"ends by itself":     {Exit{Status: 0}, manifold.CauseCycled, 0},
+		"outlives its grace": {Exit{Status: 137, Forced: true}, manifold.CauseR12, 137},
+	} {
+		l := newLife(t, Plan{})
+		l.on(Event{Kind: Launched}).is(Up)
+		l.said = nil
+		l.on(Event{Kind: Stop, Withdrawn: true, Cycled: true}).is(Stopping).does(Term, SetDue)
+		if want := []string{"Cycling", "Stopping all processes with SIGTERM"}; !slices.Equal(l.said, want) {
+			t.Errorf("%s: it said %q, want %q", name, l.said, want)
+		}
+		l.on(Event{Kind: Stop, Withdrawn: true, Cycled: true}).is(Stopping)
+		l.on(Event{Kind: Ended, Exit: c.exit}).is(Gone)
+		if r := l.d.Result; r.Cause != c.cause || r.Status != c.status {
+			t.Errorf("%s: the result is %+v", name, r)
+		}
+	}
+}

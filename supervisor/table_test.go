@@ -98,7 +98,7 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 			e.Run, e.Port = fmt.Sprintf("run-%d", i), 20000+i
 		}
 		if e.Kind == Stop {
-			e.Withdrawn, e.Grace = r.IntN(3) > 0, time.Duration(r.IntN(3))*10*time.Second
+			e.Withdrawn, e.Cycled, e.Grace = r.IntN(3) > 0, r.IntN(3) == 0, time.Duration(r.IntN(3))*10*time.Second
 			if r.IntN(4) > 0 {
 				continue // let them live a while
 			}

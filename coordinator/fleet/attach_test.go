@@ -124,15 +124,15 @@ func TestAttachThatCannotBe(t *testing.T) {
 func TestDesiredNamesExecs(t *testing.T) {
 	r := newRig(t)
 	agent := r.join(manifold.RoleAgent)
-	first, err := r.SetDesired(agent.id, nil, nil)
+	first, err := r.SetDesired(agent.id, manifold.Desired{})
 	must(t, err)
 	exec := manifold.Exec{ID: "e", Assignment: "a", Command: "bash", Env: map[string]string{"TERM": "xterm"}, Attach: manifold.Attach{Terminal: true, Rows: 3, Cols: 4}}
-	second, err := r.SetDesired(agent.id, nil, []manifold.Exec{exec})
+	second, err := r.SetDesired(agent.id, manifold.Desired{Execs: []manifold.Exec{exec}})
 	must(t, err)
 	if second <= first {
 		t.Errorf("revision %d after %d", second, first)
 	}
-	if again, err := r.SetDesired(agent.id, nil, []manifold.Exec{exec}); err != nil || again != second {
+	if again, err := r.SetDesired(agent.id, manifold.Desired{Execs: []manifold.Exec{exec}}); err != nil || again != second {
 		t.Errorf("the same again: revision %d, %v", again, err)
 	}
 	var got manifold.Desired

@@ -97,16 +97,18 @@ func (s *Server) Routers() []Router {
 }
 
 // SetDesired says all that a host shall run from now on and returns the
-// revision under which it is told. The same again keeps the revision. It fails
-// when it does not fit into one message.
-func (s *Server) SetDesired(id string, assignments []manifold.Assignment, execs []manifold.Exec) (int64, error) {
-	if assignments == nil {
-		assignments = []manifold.Assignment{}
+// revision under which it is told; Cluster and Revision are not the caller's.
+// The same again keeps the revision. It fails when it does not fit into one
+// message.
+func (s *Server) SetDesired(id string, d manifold.Desired) (int64, error) {
+	if d.Assignments == nil {
+		d.Assignments = []manifold.Assignment{}
 	}
 	body, err := bounded(struct { // as the end of manifold.Desired
 		Assignments []manifold.Assignment `json:"assignments"`
 		Execs       []manifold.Exec       `json:"execs,omitempty"`
-	}{assignments, execs})
+		Cycling     []string              `json:"cycling,omitempty"`
+	}{d.Assignments, d.Execs, d.Cycling})
 	if err != nil {
 		return 0, fmt.Errorf("tell host %s what to run: %w", id, err)
 	}

@@ -20,18 +20,18 @@ func TestDesiredIsToldAtEachChange(t *testing.T) {
 	agent, other := r.join(manifold.RoleAgent), r.join(manifold.RoleAgent)
 	lines := agent.stream(t, "/fleet/v1/desired")
 	eventually(t, "the host is live", func() bool { return r.Hosts()[agent.id].Live })
-	first, err := r.SetDesired(agent.id, []manifold.Assignment{{ID: "a", Env: map[string]string{"K": "V"}}}, nil)
+	first, err := r.SetDesired(agent.id, manifold.Desired{Assignments: []manifold.Assignment{{ID: "a", Env: map[string]string{"K": "V"}}}})
 	must(t, err)
 	var got manifold.Desired
 	must(t, json.Unmarshal([]byte(next(t, lines)), &got))
 	if got.Cluster != r.store.Cluster() || got.Revision != first || len(got.Assignments) != 1 || got.Assignments[0].Env["K"] != "V" {
 		t.Fatalf("told %+v", got)
 	}
-	again, err := r.SetDesired(agent.id, got.Assignments, nil)
+	again, err := r.SetDesired(agent.id, manifold.Desired{Assignments: got.Assignments})
 	must(t, err)
-	_, err = r.SetDesired(other.id, nil, nil)
+	_, err = r.SetDesired(other.id, manifold.Desired{})
 	must(t, err)
-	last, err := r.SetDesired(agent.id, nil, nil)
+	last, err := r.SetDesired(agent.id, manifold.Desired{})
 	must(t, err)
 	if again != first || last <= first {
 		t.Fatalf("revisions %d, same again %d, changed %d", first, again, last)
@@ -78,10 +78,10 @@ func TestSlowReaderGetsTheNewestOnly(t *testing.T) {
 	ballast := strings.Repeat("x", 256<<10) // together more than the buffers in between hold
 	const versions = 60
 	for i := range versions {
-		_, err := r.SetDesired(agent.id, []manifold.Assignment{{ID: fmt.Sprint(i), Command: ballast}}, nil)
+		_, err := r.SetDesired(agent.id, manifold.Desired{Assignments: []manifold.Assignment{{ID: fmt.Sprint(i), Command: ballast}}})
 		must(t, err)
 	}
-	_, err := r.SetDesired(agent.id, []manifold.Assignment{{ID: "final"}}, nil)
+	_, err := r.SetDesired(agent.id, manifold.Desired{Assignments: []manifold.Assignment{{ID: "final"}}})
 	must(t, err)
 	close(release)
 	if n := next(t, last); n > versions/2 {
@@ -91,7 +91,7 @@ func TestSlowReaderGetsTheNewestOnly(t *testing.T) {
 
 func TestDesiredThatDoesNotFitIsRefused(t *testing.T) {
 	r := newRig(t)
-	_, err := r.SetDesired(uuid.NewString(), []manifold.Assignment{{Command: strings.Repeat("x", manifold.MaxWireBody)}}, nil)
+	_, err := r.SetDesired(uuid.NewString(), manifold.Desired{Assignments: []manifold.Assignment{{Command: strings.Repeat("x", manifold.MaxWireBody)}}})
 	if err == nil {
 		t.Fatal("a message no reader can take was accepted")
 	}
@@ -165,13 +165,13 @@ func TestRevisionsStayAboveWhatPeersKnow(t *testing.T) {
 	agent := r.join(manifold.RoleAgent)
 	ahead := time.Now().Add(48 * time.Hour).UnixNano()
 	must(t, agent.Post(t.Context(), "/fleet/v1/observed", manifold.Observation{Revision: ahead}))
-	got, err := r.SetDesired(agent.id, nil, nil)
+	got, err := r.SetDesired(agent.id, manifold.Desired{})
 	must(t, err)
 	if got <= ahead {
 		t.Fatalf("revision %d after a peer knew %d", got, ahead)
 	}
 	must(t, agent.Post(t.Context(), "/fleet/v1/observed", manifold.Observation{Revision: 1<<63 - 1}))
-	if got, err = r.SetDesired(agent.id, []manifold.Assignment{{ID: "a"}}, nil); err != nil || got < 0 {
+	if got, err = r.SetDesired(agent.id, manifold.Desired{Assignments: []manifold.Assignment{{ID: "a"}}}); err != nil || got < 0 {
 		t.Fatalf("a hostile revision broke ours: %d, %v", got, err)
 	}
 }

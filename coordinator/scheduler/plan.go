@@ -15,6 +15,7 @@ type verb string
 
 const (
 	place  verb = "place"  // a new placement for the slot, on host
+	cycle  verb = "cycle"  // old: to be replaced
 	retire verb = "retire" // out of the route table
 	stop   verb = "stop"   // out of Desired
 	remove verb = "remove" // its host does not run it any more
@@ -40,7 +41,9 @@ func (s slot) key() string { return s.app + "/" + s.dyno }
 //	no keeper, a host is live                    place one; it is the keeper from now on
 //	no keeper, no host                           say so; what is there stays
 //	keeper and others               yes          the others leave
-//	keeper and others               no           the others that are not up leave; one that is up serves on
+//	keeper and others               no           the others that are not up leave; one that is up serves on,
+//	                                             unless the app turned preboot off: then it leaves too
+//	one, up, and old                             ask to replace it (cycle.go)
 //	slot not wanted any more                     all leave
 //
 // The keeper is the newest placement that is what the formation and the
@@ -60,6 +63,7 @@ func plan(st *state) []action {
 		}
 	}
 	wanted := map[slot]bool{}
+	var steady []store.Placement // alone in their slot, and what it wants
 	for _, want := range st.wanted() {
 		wanted[want.slot] = true
 		keeper := st.keeper(bySlot[want.slot], want)
@@ -67,8 +71,11 @@ func plan(st *state) []action {
 			actions = append(actions, st.fill(want, load))
 			continue
 		}
+		if len(bySlot[want.slot]) == 1 {
+			steady = append(steady, *keeper)
+		}
 		for _, p := range bySlot[want.slot] {
-			if p.Assignment.ID != keeper.Assignment.ID && (st.up(*keeper) || !st.up(p)) {
+			if p.Assignment.ID != keeper.Assignment.ID && (st.up(*keeper) || !st.up(p) || !want.preboot) {
 				actions = append(actions, st.leave(p))
 			}
 		}
@@ -78,7 +85,7 @@ func plan(st *state) []action {
 			actions = append(actions, a)
 		}
 	}
-	return actions
+	return append(actions, st.cycles(steady)...)
 }
 
 // onward is the next step of a placement that no slot's rule speaks of.

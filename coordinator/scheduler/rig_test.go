@@ -426,3 +426,19 @@ func (r *rig) phase(id string) store.Phase {
 	}
 	return "gone"
 }
+
+// kick has passes made while the test waits for one that only time brings.
+func (r *rig) kick() {
+	ctx, cancel := context.WithCancel(context.Background())
+	var part sync.WaitGroup
+	part.Go(func() {
+		for ctx.Err() == nil {
+			r.sched.wake()
+			select {
+			case <-ctx.Done():
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	})
+	r.t.Cleanup(func() { cancel(); part.Wait() })
+}

@@ -26,6 +26,9 @@ type Settings struct {
 	Backoff     manifold.Backoff // of apps that chose none
 	BootTimeout time.Duration    // for a web dyno to listen on $PORT; then R10
 	Grace       time.Duration    // from SIGTERM to SIGKILL
+	Cycle       time.Duration    // a dyno's age, after which another takes its place
+	CycleJitter time.Duration    // more, at most, drawn for each dyno
+	CycleAtOnce int              // dynos cycling at once in all; of one app a quarter of its dynos
 	Drain       time.Duration    // at most, for routers to finish requests on a dyno that goes
 	StartGrace  time.Duration    // after our start, for hosts and routers to come back
 	HostLost    time.Duration    // of silence, after which a host's dynos are placed elsewhere
@@ -37,6 +40,7 @@ func DefaultSettings() Settings {
 	return Settings{
 		Domain: "localhost", Backoff: manifold.BackoffClassic,
 		BootTimeout: 60 * time.Second, Grace: 30 * time.Second, Drain: 30 * time.Second,
+		Cycle: 24 * time.Hour, CycleJitter: 216 * time.Minute, CycleAtOnce: 10,
 		StartGrace: 10 * time.Second, HostLost: 5 * time.Minute,
 		OneOffs: 50,
 	}
@@ -205,8 +209,8 @@ func (s *Scheduler) watch() (*state, <-chan struct{}) {
 func (s *Scheduler) publish(st *state) {
 	if s.told != st.stored || s.toldExecs != st.execsChanged {
 		s.told, s.toldExecs, s.revisions = st.stored, st.execsChanged, map[string]int64{}
-		for host, assignments := range st.desired() {
-			revision, err := s.cfg.Fleet.SetDesired(host, assignments, st.execs[host])
+		for host, desired := range st.desired() {
+			revision, err := s.cfg.Fleet.SetDesired(host, desired)
 			if err != nil {
 				s.cfg.Log.Error("could not tell a host what to run", "err", err)
 				s.told = nil
@@ -249,10 +253,13 @@ func (s *Scheduler) do(ctx context.Context, st *state, a action) (changed bool, 
 		assignment := st.assignment(a.slot)
 		a.id = uuid.NewString()
 		assignment.ID, assignment.CreatedAt = a.id, time.Now().UTC()
+		assignment.CycleAt = st.cycleAt(assignment)
 		err = s.cfg.Store.PutPlacement(ctx, store.Placement{Host: a.host, Assignment: assignment})
 	case retire, stop:
 		err = s.setPhase(ctx, a.id, phases[a.verb])
 		s.cfg.Attach.Cancel(a.id) // a client that still waits for it waits in vain
+	case cycle:
+		err = s.update(ctx, a.id, func(p *store.Placement) { p.Replace, p.Cycled = true, true })
 	case remove:
 		err = s.cfg.Store.DeletePlacement(ctx, a.id)
 	case say:
@@ -276,10 +283,16 @@ var phases = map[verb]store.Phase{retire: store.Retiring, stop: store.Stopping}
 
 // setPhase moves a placement forward; one that is gone has arrived already.
 func (s *Scheduler) setPhase(ctx context.Context, id string, to store.Phase) error {
-	err := s.cfg.Store.UpdatePlacement(ctx, id, func(p *store.Placement) error {
+	return s.update(ctx, id, func(p *store.Placement) {
 		if p.Phase != store.Stopping {
 			p.Phase = to
 		}
+	})
+}
+
+func (s *Scheduler) update(ctx context.Context, id string, change func(*store.Placement)) error {
+	err := s.cfg.Store.UpdatePlacement(ctx, id, func(p *store.Placement) error {
+		change(p)
 		return nil
 	})
 	if errors.Is(err, store.ErrNotFound) {

@@ -229,3 +229,32 @@ func TestNothingIsDoneBeforeHostsAreBack(t *testing.T) {
 		t.Errorf("placements are %+v", all)
 	}
 }
+
+// A dyno that is old is replaced like one that was restarted, its host is told
+// why it goes, and routers always have one to go to.
+func TestCyclingWithoutAGap(t *testing.T) {
+	r := newRig(t)
+	r.set.Cycle, r.set.CycleJitter = 2*time.Second, time.Millisecond
+	r.start()
+	agent, router := r.agent(), r.router()
+	app := r.app(types)
+	first := agent.one("web.1")
+	eventually(t, "the first dyno is routed", func() bool { return router.routesTo(app.ID, first) })
+	r.kick() // nothing else is heard for a while
+	second := agent.one("web.1", first)
+	router.neverBare(app.ID)
+	agent.mu.Lock()
+	defer agent.mu.Unlock()
+	told := false
+	for _, d := range agent.told {
+		told = told || len(d.Cycling) == 1 && d.Cycling[0] == first
+		for _, as := range d.Assignments {
+			if age := as.CycleAt.Sub(as.CreatedAt); age < r.set.Cycle || age > r.set.Cycle+r.set.CycleJitter {
+				t.Errorf("%s carries a moment %v after it was made", as.ID, age)
+			}
+		}
+	}
+	if !told {
+		t.Errorf("the host was not told that %s went for its age; %s is there now", first, second)
+	}
+}

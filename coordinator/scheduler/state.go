@@ -140,6 +140,7 @@ type want struct {
 	release  int
 	command  string
 	size     manifold.Size
+	preboot  bool // what is there stays until the new one is up
 	obstacle string
 }
 
@@ -162,7 +163,7 @@ func (st *state) wanted() []want {
 				continue
 			}
 			size, err := manifold.ParseSize(f.Size)
-			w := want{release: a.release.Version, command: command, size: size, obstacle: a.obstacle}
+			w := want{release: a.release.Version, command: command, size: size, obstacle: a.obstacle, preboot: a.Feature(manifold.FeaturePreboot)}
 			if err != nil {
 				w.obstacle = err.Error()
 			}
@@ -224,15 +225,20 @@ func (st *state) up(p store.Placement) bool { return st.dyno(p).State == manifol
 
 // desired is what each host shall run: every placement that is not stopping.
 // A host without any is told so.
-func (st *state) desired() map[string][]manifold.Assignment {
-	all := map[string][]manifold.Assignment{}
+func (st *state) desired() map[string]manifold.Desired {
+	all := map[string]manifold.Desired{}
 	for _, h := range st.stored.hosts {
-		all[h.ID] = nil
+		all[h.ID] = manifold.Desired{Execs: st.execs[h.ID]}
 	}
 	for _, p := range st.stored.placements {
-		if p.Phase != store.Stopping {
-			all[p.Host] = append(all[p.Host], p.Assignment)
+		d := all[p.Host]
+		switch {
+		case p.Phase != store.Stopping:
+			d.Assignments = append(d.Assignments, p.Assignment)
+		case p.Cycled:
+			d.Cycling = append(d.Cycling, p.Assignment.ID)
 		}
+		all[p.Host] = d
 	}
 	return all
 }

@@ -24,7 +24,8 @@ type Placement struct {
 	Host       string              `json:"host"`
 	Assignment manifold.Assignment `json:"assignment"`
 	Phase      Phase               `json:"phase,omitempty"`
-	Replace    bool                `json:"replace,omitempty"` // someone asked for a restart
+	Replace    bool                `json:"replace,omitempty"` // someone asked for a restart, or it is cycled
+	Cycled     bool                `json:"cycled,omitempty"`  // Replace is for its age
 }
 
 // placementRecord is a placement as etcd sees it.
