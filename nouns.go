@@ -16,6 +16,8 @@ type App struct {
 	CreatedAt  time.Time       `json:"created_at"`
 	UpdatedAt  time.Time       `json:"updated_at"`
 	ReleasedAt time.Time       `json:"released_at,omitzero"` // last release with code
+
+	Collaborators []Collaborator `json:"collaborators,omitempty"` // beside the owner
 }
 
 // Backoff names the way a crashed dyno is brought back.

@@ -13,12 +13,16 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/coordinator/store"
 )
 
 // The admin socket is for commands on this machine that need the running
-// coordinator. Its mode, 0600, is all the authentication there is.
+// coordinator. Its mode, 0600, is all the authentication there is. A request
+// that is refused gets a sentence as plain text.
 //
-//	POST /v1/join-tokens  {"life": nanoseconds}  ──▶  {"token": "…"}
+//	POST /v1/join-tokens  {"life": nanoseconds}                ──▶  {"token": "…"}
+//	GET  /v1/users                                             ──▶  [{"id": "…", "email": "…", "created_at": "…"}]
+//	POST /v1/users        {"email": "…"}                       ──▶  {"id": "…", "email": "…", "created_at": "…", "token": "…"}
 
 type joinTokenRequest struct {
 	Life time.Duration `json:"life"`
@@ -28,25 +32,58 @@ type joinTokenReply struct {
 	Token string `json:"token"`
 }
 
+type userRequest struct {
+	Email string `json:"email"`
+}
+
+// NewUser is a user and their first API token.
+type NewUser struct {
+	manifold.User
+	Token string `json:"token"`
+}
+
 func (r *rooms) admin() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("POST /v1/join-tokens", func(w http.ResponseWriter, req *http.Request) {
-		var in joinTokenRequest
-		err := json.NewDecoder(http.MaxBytesReader(w, req.Body, 4096)).Decode(&in)
-		if err != nil || in.Life <= 0 {
-			http.Error(w, "life must be a number of nanoseconds above 0", http.StatusUnprocessableEntity)
-			return
+	mux.Handle("POST /v1/join-tokens", adminCall(r, func(ctx context.Context, in joinTokenRequest) (any, error) {
+		if in.Life <= 0 {
+			return nil, &manifold.InvalidError{What: "life", Why: "must be a number of nanoseconds above 0"}
 		}
-		token, err := r.joinToken(req.Context(), in.Life)
-		if err != nil {
-			r.cfg.Log.Error("could not make a join token", "err", err)
-			http.Error(w, "the coordinator failed; its log says why", http.StatusInternalServerError)
-			return
-		}
-		w.Header().Set("Content-Type", "application/json")
-		_ = json.NewEncoder(w).Encode(joinTokenReply{token}) // the caller may be gone
-	})
+		token, err := r.joinToken(ctx, in.Life)
+		return joinTokenReply{token}, err
+	}))
+	mux.Handle("GET /v1/users", adminCall(r, func(ctx context.Context, _ struct{}) (any, error) {
+		return r.store.Users(ctx)
+	}))
+	mux.Handle("POST /v1/users", adminCall(r, func(ctx context.Context, in userRequest) (any, error) {
+		user, token, err := r.store.CreateUser(ctx, in.Email)
+		return NewUser{user, token}, err
+	}))
 	return mux
+}
+
+// adminCall is one call of the admin socket: JSON in, JSON out.
+func adminCall[In any](r *rooms, do func(context.Context, In) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		var in In
+		if req.Method != http.MethodGet {
+			if err := json.NewDecoder(http.MaxBytesReader(w, req.Body, 4096)).Decode(&in); err != nil {
+				http.Error(w, "the request is not the JSON this call takes", http.StatusUnprocessableEntity)
+				return
+			}
+		}
+		out, err := do(req.Context(), in)
+		var invalid *manifold.InvalidError
+		switch {
+		case errors.As(err, &invalid), errors.Is(err, store.ErrTaken), errors.Is(err, store.ErrNotFound):
+			http.Error(w, err.Error(), http.StatusUnprocessableEntity)
+		case err != nil:
+			r.cfg.Log.Error("a call of the admin socket failed", "call", req.Pattern, "err", err)
+			http.Error(w, "the coordinator failed; its log says why", http.StatusInternalServerError)
+		default:
+			w.Header().Set("Content-Type", "application/json")
+			_ = json.NewEncoder(w).Encode(out) // the caller may be gone
+		}
+	})
 }
 
 // listenAdmin opens the socket. The store's lock has made sure that no other
@@ -70,36 +107,58 @@ func listenAdmin(s manifold.Settings) (net.Listener, error) {
 // NewJoinToken has the running coordinator of this instance make a join token
 // that is good for life.
 func NewJoinToken(ctx context.Context, s manifold.Settings, life time.Duration) (string, error) {
-	fail := func(err error) (string, error) { return "", fmt.Errorf("make a join token: %w", err) }
+	var reply joinTokenReply
+	if err := askAdmin(ctx, s, http.MethodPost, "/v1/join-tokens", joinTokenRequest{life}, &reply); err != nil {
+		return "", fmt.Errorf("make a join token: %w", err)
+	}
+	return reply.Token, nil
+}
+
+// AddUser has the running coordinator of this instance make a user.
+func AddUser(ctx context.Context, s manifold.Settings, email string) (NewUser, error) {
+	var reply NewUser
+	if err := askAdmin(ctx, s, http.MethodPost, "/v1/users", userRequest{email}, &reply); err != nil {
+		return reply, fmt.Errorf("add the user: %w", err)
+	}
+	return reply, nil
+}
+
+// Users asks the running coordinator of this instance for all users, by email.
+func Users(ctx context.Context, s manifold.Settings) ([]manifold.User, error) {
+	var reply []manifold.User
+	if err := askAdmin(ctx, s, http.MethodGet, "/v1/users", nil, &reply); err != nil {
+		return nil, fmt.Errorf("list users: %w", err)
+	}
+	return reply, nil
+}
+
+// askAdmin makes one call of the admin socket.
+func askAdmin(ctx context.Context, s manifold.Settings, method, path string, in, out any) error {
 	client := &http.Client{Timeout: 30 * time.Second, Transport: &http.Transport{
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", adminSocket(s))
 		},
 	}}
 	defer client.CloseIdleConnections()
-	body, err := json.Marshal(joinTokenRequest{life})
+	body, err := json.Marshal(in)
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://coordinator/v1/join-tokens", bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, method, "http://coordinator"+path, bytes.NewReader(body))
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	res, err := client.Do(req)
 	if err != nil {
-		return fail(fmt.Errorf("is the coordinator running here, and are you root? %w", err))
+		return fmt.Errorf("is the coordinator running here, and are you root? %w", err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 4096))
+	text, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
 	if err != nil {
-		return fail(err)
+		return err
 	}
-	var reply joinTokenReply
 	if res.StatusCode != http.StatusOK {
-		return fail(fmt.Errorf("%s", bytes.TrimSpace(text)))
+		return fmt.Errorf("%s", bytes.TrimSpace(text))
 	}
-	if err := json.Unmarshal(text, &reply); err != nil {
-		return fail(err)
-	}
-	return reply.Token, nil
+	return json.Unmarshal(text, out)
 }

@@ -149,6 +149,13 @@ func (r *rooms) close() error {
 	return failed
 }
 
+// forget removes at once what the rooms keep of an app that was deleted. The
+// images of its slugs go at the next start.
+func (r *rooms) forget(app string) error {
+	others := func(id string) bool { return id != app }
+	return errors.Join(r.logs.Forget(app), r.git.Collect(others), r.compiler.Collect(others))
+}
+
 // collect removes what no record names any more: repositories, build caches
 // and images. It runs before any build can, so that nothing new is taken for
 // old.

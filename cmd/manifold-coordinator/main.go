@@ -53,7 +53,7 @@ func command() *cobra.Command {
 			return coordinator.Run(cmd.Context(), cfg)
 		},
 	}
-	root.AddCommand(routerCommand(), preReceiveCommand(), joinTokenCommand())
+	root.AddCommand(routerCommand(), preReceiveCommand(), joinTokenCommand(), userCommand())
 	return root
 }
 

@@ -425,3 +425,17 @@ func FuzzParseUpdates(f *testing.F) {
 		}
 	})
 }
+
+// A token that may only read clones and does not push.
+func TestScopeOfTheToken(t *testing.T) {
+	for service, status := range map[string]int{uploadPack: 200, receivePack: 403} {
+		r := newRig(t)
+		req := httptest.NewRequest("GET", "/demo.git/info/refs?service="+service, nil)
+		req.SetBasicAuth("any", readTok)
+		w := httptest.NewRecorder()
+		r.server.ServeHTTP(w, req)
+		if w.Code != status {
+			t.Errorf("%s: %d %s", service, w.Code, w.Body)
+		}
+	}
+}

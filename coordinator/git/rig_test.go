@@ -37,6 +37,7 @@ const (
 	otherID  = "0b2f4c26-7a4e-4cf6-9b6a-0e8f3d1c5a02"
 	token    = "token-of-alice"
 	otherTok = "token-of-bob"
+	readTok  = "alice-may-read"
 )
 
 type fakeStore struct{}
@@ -51,14 +52,17 @@ func (fakeStore) App(_ context.Context, name string) (manifold.App, error) {
 	return manifold.App{}, fmt.Errorf("app %s: %w", name, store.ErrNotFound)
 }
 
-func (fakeStore) Authenticate(_ context.Context, t string) (manifold.User, error) {
+func (fakeStore) Authenticate(_ context.Context, t string) (manifold.User, store.Authorization, error) {
+	all := store.Authorization{Scope: []string{store.ScopeGlobal}}
 	switch t {
 	case token:
-		return manifold.User{ID: "alice"}, nil
+		return manifold.User{ID: "alice"}, all, nil
+	case readTok:
+		return manifold.User{ID: "alice"}, store.Authorization{Scope: []string{store.ScopeRead}}, nil
 	case otherTok:
-		return manifold.User{ID: "bob"}, nil
+		return manifold.User{ID: "bob"}, all, nil
 	}
-	return manifold.User{}, fmt.Errorf("token: %w", store.ErrUnauthorized)
+	return manifold.User{}, store.Authorization{}, fmt.Errorf("token: %w", store.ErrUnauthorized)
 }
 
 // fakeBuilder plays the compiler: it reads the source and does as told.

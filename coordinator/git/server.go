@@ -25,7 +25,7 @@ import (
 // one; its errors are store.ErrNotFound and store.ErrUnauthorized.
 type Store interface {
 	App(ctx context.Context, nameOrID string) (manifold.App, error)
-	Authenticate(ctx context.Context, token string) (manifold.User, error)
+	Authenticate(ctx context.Context, token string) (manifold.User, store.Authorization, error)
 }
 
 // Builder builds and deploys what was pushed. *compiler.Compiler is one.
@@ -104,6 +104,9 @@ const (
 	receivePack = "git-receive-pack"
 )
 
+// scopes are what a token must be good for.
+var scopes = map[string]string{uploadPack: store.ScopeRead, receivePack: store.ScopeWrite}
+
 // target is what a request is for; see parse.
 type target struct {
 	app     string
@@ -151,7 +154,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, status, "This is no address of a repository. It looks like https://HOST/APP.git")
 		return
 	}
-	user, err := s.authenticate(r)
+	user, token, err := s.authenticate(r)
 	switch {
 	case errors.Is(err, store.ErrUnauthorized):
 		w.Header().Set("WWW-Authenticate", `Basic realm="Manifold git", charset="UTF-8"`)
@@ -160,9 +163,12 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.fail(w, r, "authenticate", err)
 		return
+	case !token.May(scopes[t.service]):
+		refuse(w, http.StatusForbidden, "This API token's scope is too narrow: it needs "+scopes[t.service]+".")
+		return
 	}
 	app, err := s.cfg.Store.App(r.Context(), t.app)
-	if errors.Is(err, store.ErrNotFound) || err == nil && app.Owner != user.ID {
+	if errors.Is(err, store.ErrNotFound) || err == nil && !app.Lets(user.ID) {
 		// The same answer to both, so that names of others' apps cannot be
 		// learnt here.
 		refuse(w, http.StatusNotFound, "You have no app named "+t.app+".")
@@ -187,10 +193,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 // authenticate takes the token from the password, as git sends it.
-func (s *Server) authenticate(r *http.Request) (manifold.User, error) {
+func (s *Server) authenticate(r *http.Request) (manifold.User, store.Authorization, error) {
 	_, token, ok := r.BasicAuth()
 	if !ok || token == "" || len(token) > 1024 {
-		return manifold.User{}, store.ErrUnauthorized
+		return manifold.User{}, store.Authorization{}, store.ErrUnauthorized
 	}
 	return s.cfg.Store.Authenticate(r.Context(), token)
 }

@@ -15,13 +15,13 @@ func appRoutes(a *api) routes {
 		"GET /users/{user}/apps":           a.apps,
 		"GET /apps/{app}":                  onApp(a.app),
 		"PATCH /apps/{app}":                onApp(a.patchApp),
-		"DELETE /apps/{app}":               onApp(a.deleteApp),
+		"DELETE /apps/{app}":               onOwnApp(a.deleteApp),
 		"GET /apps/{app}/domains":          onApp(a.domains),
 		"GET /apps/{app}/domains/{domain}": onApp(a.domain),
-		"GET /apps/{app}/collaborators":    onApp(a.collaborators),
 	}
 }
 
+// apps lists those the caller owns or is a collaborator of.
 func (a *api) apps(c *call) (answer, error) {
 	if who := c.PathValue("user"); who != "" && !isCaller(c, who) {
 		return answer{}, noUser
@@ -32,11 +32,19 @@ func (a *api) apps(c *call) (answer, error) {
 	}
 	mine := make([]manifold.App, 0, len(all))
 	for _, app := range all {
-		if app.Owner == c.user.ID {
+		if app.Lets(c.user.ID) {
 			mine = append(mine, app)
 		}
 	}
-	show := func(app manifold.App) any { return a.appObject(app, c.user, nil) }
+	owners := map[string]manifold.User{}
+	for _, app := range mine {
+		if _, known := owners[app.Owner]; !known {
+			if owners[app.Owner], err = a.ownerOf(c, app); err != nil {
+				return answer{}, err
+			}
+		}
+	}
+	show := func(app manifold.App) any { return a.appObject(app, owners[app.Owner], nil) }
 	return list(c, mine, show,
 		key[manifold.App]{name: "name", of: func(app manifold.App) string { return app.Name }},
 		key[manifold.App]{name: "id", of: func(app manifold.App) string { return app.ID }})
@@ -60,7 +68,11 @@ func (a *api) wholeApp(c *call, app manifold.App) (object, error) {
 	if err != nil {
 		return nil, err
 	}
-	return a.appObject(app, c.user, slug), nil
+	owner, err := a.ownerOf(c, app)
+	if err != nil {
+		return nil, err
+	}
+	return a.appObject(app, owner, slug), nil
 }
 
 // slugOf is the code of a release, nil if it has none.
@@ -133,6 +145,9 @@ func (a *api) patchApp(c *call, app manifold.App) (answer, error) {
 		return answer{}, err
 	}
 	if in.Name != nil {
+		if *in.Name != app.Name && app.Owner != c.user.ID {
+			return answer{}, notOwner(app)
+		}
 		if err := manifold.CheckAppName(*in.Name); err != nil {
 			return answer{}, err
 		}
@@ -184,12 +199,21 @@ func (c *call) sayChanges(old, app manifold.App) {
 	}
 }
 
+// deleteApp removes an app and all that is kept of it: releases, repository,
+// build cache, log. Its dynos are stopped soon after.
 func (a *api) deleteApp(c *call, app manifold.App) (answer, error) {
+	shown, err := a.wholeApp(c, app)
+	if err != nil {
+		return answer{}, err
+	}
 	if err := a.Store.DeleteApp(c.Context(), app.ID); err != nil {
 		return answer{}, err
 	}
 	a.Log.Info("app destroyed", "app", app.ID, "name", app.Name, "user", c.user.Email)
-	return ok(a.appObject(app, c.user, nil))
+	if err := a.Forget(app.ID); err != nil { // it goes at the next start
+		a.Log.Error("something of a destroyed app stays behind", "app", app.ID, "err", err)
+	}
+	return ok(shown)
 }
 
 func (a *api) domains(c *call, app manifold.App) (answer, error) {
@@ -202,10 +226,6 @@ func (a *api) domain(c *call, app manifold.App) (answer, error) {
 		return answer{}, notFound("domain", fmt.Sprintf("%s has no domain %q.", app.Name, clip(name)))
 	}
 	return ok(d)
-}
-
-func (a *api) collaborators(c *call, app manifold.App) (answer, error) {
-	return list(c, []object{ownerObject(app, c.user)}, func(o object) any { return o }, text("id"))
 }
 
 // text is the key of a list of objects that are shown as they are.

@@ -29,9 +29,10 @@ const maxTime = time.Minute
 // call is one authenticated request on its way through a handler.
 type call struct {
 	*http.Request
-	api  *api
-	id   string // Request-Id of our answer
-	user manifold.User
+	api   *api
+	id    string // Request-Id of our answer
+	user  manifold.User
+	token store.Authorization
 }
 
 // handler answers one endpoint. It writes nothing itself.
@@ -63,10 +64,13 @@ func (c *call) admit(h handler, header http.Header) (answer, error) {
 		return answer{}, err
 	}
 	var err error
-	if c.user, err = c.api.Store.Authenticate(c.Context(), token(c.Request)); err != nil {
+	if c.user, c.token, err = c.api.Store.Authenticate(c.Context(), bearer(c.Request)); err != nil {
 		return answer{}, err
 	}
 	if err := c.spend(header); err != nil {
+		return answer{}, err
+	}
+	if err := c.checkScope(); err != nil {
 		return answer{}, err
 	}
 	return h(c)
@@ -92,10 +96,10 @@ func checkAccept(values []string) error {
 	return nil
 }
 
-// token finds the API token: a Bearer token, or the password of Basic
+// bearer finds the API token: a Bearer token, or the password of Basic
 // authentication with any user name. The CLI sends "Bearer undefined" when
 // nobody is logged in; that is a wrong token like any other.
-func token(r *http.Request) string {
+func bearer(r *http.Request) string {
 	scheme, value, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if strings.EqualFold(scheme, "Bearer") {
 		return strings.TrimSpace(value)
@@ -146,7 +150,7 @@ func onApp(h func(*call, manifold.App) (answer, error)) handler {
 			return answer{}, noApp
 		}
 		app, err := c.api.Store.App(c.Context(), name)
-		if errors.Is(err, store.ErrNotFound) || err == nil && app.Owner != c.user.ID {
+		if errors.Is(err, store.ErrNotFound) || err == nil && !app.Lets(c.user.ID) {
 			return answer{}, noApp
 		}
 		if err != nil {
@@ -157,6 +161,14 @@ func onApp(h func(*call, manifold.App) (answer, error)) handler {
 }
 
 var noApp = notFound("app", "There is no app of yours by that name. List yours with: heroku apps")
+
+// stringOr reads a JSON string into s, or an object into v.
+func stringOr(text []byte, s *string, v any) error {
+	if text[0] == '{' {
+		return json.Unmarshal(text, v)
+	}
+	return json.Unmarshal(text, s)
+}
 
 // say writes what the caller did into the app's own log, so that its owners
 // see who changed what.

@@ -101,11 +101,7 @@ type size struct{ name string }
 
 func (s *size) UnmarshalJSON(text []byte) error {
 	var in struct{ Name string }
-	if text[0] == '{' {
-		if err := json.Unmarshal(text, &in); err != nil {
-			return err
-		}
-	} else if err := json.Unmarshal(text, &in.Name); err != nil {
+	if err := stringOr(text, &in.Name, &in); err != nil {
 		return err
 	}
 	found, err := manifold.ParseSize(in.Name)

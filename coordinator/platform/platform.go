@@ -41,6 +41,8 @@ type Config struct {
 	GitURL func(app string) string
 	// AttachURL is where a client brings the secret of its session.
 	AttachURL func(secret string) string
+	// Forget removes what other rooms keep of an app (App.ID) that was deleted.
+	Forget func(app string) error
 	// CallsPerHour is how many calls a user may make, all at once or spread;
 	// 0 is 4,500.
 	CallsPerHour int
@@ -77,8 +79,8 @@ func New(cfg Config) (http.Handler, error) {
 	switch {
 	case cfg.Store == nil || cfg.Dynos == nil || cfg.Logs == nil || cfg.Log == nil:
 		return nil, errors.New("platform: Store, Dynos, Logs and Log must be set")
-	case cfg.WebURL == nil || cfg.GitURL == nil || cfg.AttachURL == nil:
-		return nil, errors.New("platform: WebURL, GitURL and AttachURL must be set")
+	case cfg.WebURL == nil || cfg.GitURL == nil || cfg.AttachURL == nil || cfg.Forget == nil:
+		return nil, errors.New("platform: WebURL, GitURL, AttachURL and Forget must be set")
 	case len(cfg.Stacks) == 0:
 		return nil, errors.New("platform: there is no stack to build apps on: build one with: manifold stack build")
 	}
@@ -112,6 +114,7 @@ var resources = []func(*api) routes{
 	appRoutes,
 	buildpackRoutes,
 	catalogRoutes,
+	collaboratorRoutes,
 	configRoutes,
 	dynoRoutes,
 	emptyRoutes,

@@ -58,7 +58,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	if r.token, err = st.Bootstrap(t.Context(), "ada@example.com"); err != nil {
 		t.Fatal(err)
 	}
-	if r.user, err = st.Authenticate(t.Context(), r.token); err != nil {
+	if r.user, _, err = st.Authenticate(t.Context(), r.token); err != nil {
 		t.Fatal(err)
 	}
 	cfg := Config{
@@ -67,6 +67,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		WebURL: func(app string) string { return "http://" + app + ".localhost:8080/" },
 		GitURL: func(app string) string { return "https://localhost:5443/" + app + ".git" },
 
+		Forget:    hub.Forget,
 		AttachURL: func(secret string) string { return "rendezvous://localhost:5444/" + secret },
 	}
 	for _, f := range change {
@@ -286,6 +287,18 @@ func (r *rig) said(app manifold.App, line string) {
 		all = append(all, l.Text)
 	}
 	r.Errorf("the log does not say %q; it says:\n%s", line, strings.Join(all, "\n"))
+}
+
+// as is the rig in the hands of another user, who is made for it.
+func (r *rig) as(email string) *rig {
+	r.Helper()
+	user, token, err := r.store.CreateUser(r.Context(), email)
+	if err != nil {
+		r.Fatal(err)
+	}
+	other := *r
+	other.user, other.token = user, token
+	return &other
 }
 
 // strangersApp makes an app that is there, but not the caller's.

@@ -48,7 +48,7 @@ func accountObject(u manifold.User) object {
 	}
 }
 
-// appObject shows an app to its owner. slug is the code it runs, if any.
+// appObject shows an app. slug is the code it runs, if any.
 func (a *api) appObject(app manifold.App, owner manifold.User, slug *manifold.Slug) object {
 	var description, size any
 	if slug != nil {
@@ -169,12 +169,12 @@ func (a *api) domainObject(app manifold.App) object {
 	}
 }
 
-func ownerObject(app manifold.App, owner manifold.User) object {
+func collaboratorObject(app manifold.App, user manifold.User, role string, since time.Time) object {
 	return object{
-		"id": fixedID("collaborator", app.ID+"/"+owner.ID), "app": appRef(app), "role": "owner",
-		"user":        object{"id": owner.ID, "email": owner.Email, "federated": false},
+		"id": fixedID("collaborator", app.ID+"/"+user.ID), "app": appRef(app), "role": role,
+		"user":        object{"id": user.ID, "email": user.Email, "federated": false},
 		"permissions": []object{},
-		"created_at":  when(app.CreatedAt), "updated_at": when(app.CreatedAt),
+		"created_at":  when(since), "updated_at": when(since),
 	}
 }
 

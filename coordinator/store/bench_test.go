@@ -74,7 +74,7 @@ func BenchmarkAuthenticate(b *testing.B) {
 	s := open(b, b.TempDir())
 	token := must(s.Bootstrap(b.Context(), ada.Email))(b)
 	for b.Loop() {
-		must(s.Authenticate(b.Context(), token))(b)
+		mustAuthenticate(b, s, token)
 	}
 }
 

@@ -42,7 +42,7 @@ var (
 //	placements/ASSIGNMENT     placement; environment sealed
 //	users/USER, emails/EMAIL  user; the user's id
 //	first-user                the user's id; there from the first start on
-//	tokens/ID, joins/ID       hash of a token, whose it is, when it ends
+//	tokens/ID, joins/ID       hash of a token, whose it is, what it may do, when it ends
 //	hosts/HOST                host
 //	once/KEY                  value of Once, sealed
 type Store struct {

@@ -51,6 +51,15 @@ func must[T any](v T, err error) func(testing.TB) T {
 	}
 }
 
+func mustAuthenticate(t testing.TB, s *Store, token string) manifold.User {
+	t.Helper()
+	user, _, err := s.Authenticate(t.Context(), token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return user
+}
+
 func wantErr(t testing.TB, what string, err, want error) {
 	t.Helper()
 	if !errors.Is(err, want) {
@@ -75,7 +84,7 @@ func TestReopenFindsEverything(t *testing.T) {
 	if got := must(s.App(t.Context(), "kept"))(t); got.ID != app.ID || !got.CreatedAt.Equal(app.CreatedAt) {
 		t.Errorf("app after reopening: %+v, want %+v", got, app)
 	}
-	if user := must(s.Authenticate(t.Context(), token))(t); user.Email != "ada@example.com" {
+	if user := mustAuthenticate(t, s, token); user.Email != "ada@example.com" {
 		t.Errorf("token speaks for %q", user.Email)
 	}
 }

@@ -14,7 +14,7 @@ func TestBootstrapOnce(t *testing.T) {
 	if !strings.HasPrefix(token, tokenPrefix) || len(token) < 43 {
 		t.Errorf("token %q", token)
 	}
-	user := must(s.Authenticate(t.Context(), token))(t)
+	user := mustAuthenticate(t, s, token)
 	if user.Email != "ada@example.com" || user.ID == "" {
 		t.Errorf("first user %+v", user)
 	}
@@ -36,11 +36,11 @@ func TestTokens(t *testing.T) {
 	now := time.Now()
 	s.now = func() time.Time { return now }
 	first := must(s.Bootstrap(t.Context(), "ada@example.com"))(t)
-	user := must(s.Authenticate(t.Context(), first))(t)
+	user := mustAuthenticate(t, s, first)
 	short := must(s.CreateToken(t.Context(), user, "ci", time.Hour))(t)
-	must(s.Authenticate(t.Context(), short))(t)
+	mustAuthenticate(t, s, short)
 	for _, wrong := range []string{"", "mfld_", first[:len(first)-1], first + "x", strings.ToLower(first), "../first-user"} {
-		_, err := s.Authenticate(t.Context(), wrong)
+		_, _, err := s.Authenticate(t.Context(), wrong)
 		wantErr(t, "token "+wrong, err, ErrUnauthorized)
 	}
 	_, err := s.CreateToken(t.Context(), manifold.User{ID: "nobody"}, "", 0)
@@ -52,13 +52,13 @@ func TestTokens(t *testing.T) {
 	if err := s.transact(t.Context(), func(t *tx) error { return t.put(key("tokens", id), g) }); err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Authenticate(t.Context(), "guess")
+	_, _, err = s.Authenticate(t.Context(), "guess")
 	wantErr(t, "token that shares an id", err, ErrUnauthorized)
 
 	now = now.Add(time.Hour)
-	_, err = s.Authenticate(t.Context(), short)
+	_, _, err = s.Authenticate(t.Context(), short)
 	wantErr(t, "token past its end", err, ErrUnauthorized)
-	must(s.Authenticate(t.Context(), first))(t)
+	mustAuthenticate(t, s, first)
 	if err := s.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -81,7 +81,7 @@ func TestJoinTokens(t *testing.T) {
 		}
 	}
 	wantErr(t, "wrong secret", s.RedeemJoinToken(t.Context(), secret+"x"), ErrUnauthorized)
-	_, err := s.Authenticate(t.Context(), secret)
+	_, _, err := s.Authenticate(t.Context(), secret)
 	wantErr(t, "join token as API token", err, ErrUnauthorized)
 	api := must(s.Bootstrap(t.Context(), "ada@example.com"))(t)
 	wantErr(t, "API token as join token", s.RedeemJoinToken(t.Context(), api), ErrUnauthorized)
