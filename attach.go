@@ -33,7 +33,8 @@ type Exec struct {
 //
 //	agent                                         coordinator
 //	  POST /fleet/v1/attach/{session} ─────────▶  waits for the client
-//	                         ◀──────────── 101    it is there; 410: it did not come (R13);
+//	                         ◀──────────── 101    it is there, and AttachHeader says what it is;
+//	                                              410: it did not come (R13);
 //	                                              404: no such session, or it was joined before
 //	  starts the process
 //	  FrameStarted ────────────────────────────▶  the client may send
@@ -46,6 +47,9 @@ type Exec struct {
 // A connection that ends without FrameExit is a lost client to the agent and
 // a lost dyno to the coordinator.
 const AttachProtocol = "manifold-attach/1"
+
+// AttachHeader holds an Attach as JSON.
+const AttachHeader = "X-Manifold-Attach"
 
 // FrameKind is a frame's first byte. A reader ignores kinds it does not know.
 type FrameKind byte

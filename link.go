@@ -194,21 +194,26 @@ func (l *Link) do(ctx context.Context, client *http.Client, method, path string,
 }
 
 // Attach joins a session (AttachProtocol). It returns when the session's
-// client is there; from then on ctx means nothing to the connection, which
-// carries frames until it is closed.
-func (l *Link) Attach(ctx context.Context, session string) (io.ReadWriteCloser, error) {
+// client is there, with what that is; from then on ctx means nothing to the
+// connection, which carries frames until it is closed.
+func (l *Link) Attach(ctx context.Context, session string) (io.ReadWriteCloser, Attach, error) {
+	var is Attach
 	res, err := l.do(ctx, l.single, http.MethodPost, "/fleet/v1/attach/"+session, nil, http.Header{
 		"Connection": {"Upgrade"}, "Upgrade": {AttachProtocol},
 	})
 	if err != nil {
-		return nil, err
+		return nil, is, err
 	}
 	conn, ok := res.Body.(io.ReadWriteCloser)
 	if !ok || res.StatusCode != http.StatusSwitchingProtocols {
 		res.Body.Close()
-		return nil, fmt.Errorf("join a session: the coordinator answered %s where it should have switched to %s", res.Status, AttachProtocol)
+		return nil, is, fmt.Errorf("join a session: the coordinator answered %s where it should have switched to %s", res.Status, AttachProtocol)
 	}
-	return conn, nil
+	if err := json.Unmarshal([]byte(res.Header.Get(AttachHeader)), &is); err != nil {
+		res.Body.Close()
+		return nil, is, fmt.Errorf("join a session: read %s: %w", AttachHeader, err)
+	}
+	return conn, is, nil
 }
 
 // Post sends v as JSON and waits until the coordinator has accepted it.

@@ -36,20 +36,20 @@ var errNoClient = errors.New("no client came to attach")
 // be gone by then, too.
 const clientTime = 30 * time.Second
 
-// meet joins a session and returns when its client is there.
-func (a *agent) meet(ctx context.Context, session string) (io.ReadWriteCloser, error) {
+// meet joins a session and returns when its client is there, with what that is.
+func (a *agent) meet(ctx context.Context, session string) (io.ReadWriteCloser, manifold.Attach, error) {
 	pause := backoff{first: 50 * time.Millisecond, last: 2 * time.Second}
 	for began := time.Now(); ; {
-		line, err := a.up.Attach(ctx, session)
+		line, is, err := a.up.Attach(ctx, session)
 		var status *manifold.StatusError
 		switch {
 		case err == nil:
-			return line, nil
+			return line, is, nil
 		case ctx.Err() != nil:
-			return nil, ctx.Err()
+			return nil, is, ctx.Err()
 		case errors.As(err, &status) && (status.Status == http.StatusNotFound || status.Status == http.StatusGone),
 			time.Since(began) > clientTime:
-			return nil, fmt.Errorf("%w: %w", errNoClient, err)
+			return nil, is, fmt.Errorf("%w: %w", errNoClient, err)
 		}
 		pause.wait(ctx)
 	}
@@ -58,8 +58,9 @@ func (a *agent) meet(ctx context.Context, session string) (io.ReadWriteCloser, e
 // visit is a client that is awaited while its dyno is made ready.
 type visit struct {
 	cancel context.CancelFunc
-	done   chan struct{} // closed when line or err is set
+	done   chan struct{} // closed when the rest is set
 	line   io.ReadWriteCloser
+	attach manifold.Attach
 	err    error
 }
 
@@ -68,7 +69,7 @@ func (d *driver) await(ctx context.Context) *visit {
 	v := &visit{cancel: cancel, done: make(chan struct{})}
 	go func() {
 		defer close(v.done)
-		v.line, v.err = d.a.meet(ctx, d.assignment.ID)
+		v.line, v.attach, v.err = d.a.meet(ctx, d.assignment.ID)
 	}()
 	return v
 }

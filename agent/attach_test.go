@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -44,8 +45,20 @@ func (c *testCoordinator) expect(session string) chan *line {
 // attach is the room's door: 410 for a session whose client does not come.
 func (c *testCoordinator) attach(w http.ResponseWriter, r *http.Request) {
 	c.mu.Lock()
-	came := c.clients[r.PathValue("session")]
-	delete(c.clients, r.PathValue("session"))
+	session := r.PathValue("session")
+	came := c.clients[session]
+	delete(c.clients, session)
+	var is manifold.Attach
+	for _, as := range c.desired.Assignments {
+		if as.ID == session {
+			is = *as.Attach
+		}
+	}
+	for _, x := range c.desired.Execs {
+		if x.ID == session {
+			is = x.Attach
+		}
+	}
 	c.mu.Unlock()
 	if came == nil {
 		w.WriteHeader(http.StatusGone)
@@ -57,7 +70,8 @@ func (c *testCoordinator) attach(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
-	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", manifold.AttachProtocol)
+	text, _ := json.Marshal(is)
+	fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n", manifold.AttachProtocol, manifold.AttachHeader, text)
 	came <- &line{t: c.t, conn: conn, from: buffered.Reader}
 }
 

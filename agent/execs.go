@@ -31,12 +31,12 @@ func (a *agent) startExecs() {
 // exec runs one more process in a dyno, for the client of its session.
 func (a *agent) exec(ctx context.Context, x manifold.Exec) {
 	log := a.log.With("exec", x.ID, "assignment", x.Assignment)
-	line, err := a.meet(ctx, x.ID)
+	line, is, err := a.meet(ctx, x.ID)
 	if err != nil {
 		log.Debug("a process in a dyno was not started", "error", err)
 		return
 	}
-	guest, err := a.startGuest(ctx, x)
+	guest, err := a.startGuest(ctx, x, is)
 	if err != nil {
 		log.Info("a process in a dyno could not be started", "error", err)
 		turnAway(line, err)
@@ -47,7 +47,7 @@ func (a *agent) exec(ctx context.Context, x manifold.Exec) {
 	carry(ctx, line, guest.Stream, guest.Done(), guest.Status)
 }
 
-func (a *agent) startGuest(ctx context.Context, x manifold.Exec) (*isolation.Guest, error) {
+func (a *agent) startGuest(ctx context.Context, x manifold.Exec, is manifold.Attach) (*isolation.Guest, error) {
 	a.mu.Lock()
 	d := a.drivers[x.Assignment]
 	a.mu.Unlock()
@@ -66,6 +66,6 @@ func (a *agent) startGuest(ctx context.Context, x manifold.Exec) (*isolation.Gue
 	}
 	maps.Copy(as.Env, x.Env)
 	return b.Exec(ctx, isolation.Exec{
-		Argv: argv(as), Env: environ(as, port), Dir: appHome, Attach: isolation.Attach(x.Attach),
+		Argv: argv(as), Env: environ(as, port), Dir: appHome, Attach: isolation.Attach(is),
 	})
 }

@@ -220,8 +220,8 @@ func (u *fakeUp) Do(_ context.Context, method, _ string, _ io.Reader, _ http.Hea
 	return &http.Response{StatusCode: http.StatusOK, Body: io.NopCloser(strings.NewReader("input"))}, nil
 }
 
-func (u *fakeUp) Attach(context.Context, string) (io.ReadWriteCloser, error) {
-	return nil, &manifold.StatusError{Status: http.StatusGone}
+func (u *fakeUp) Attach(context.Context, string) (io.ReadWriteCloser, manifold.Attach, error) {
+	return nil, manifold.Attach{}, &manifold.StatusError{Status: http.StatusGone}
 }
 
 func (u *fakeUp) Post(_ context.Context, path string, v any) error {

@@ -96,7 +96,7 @@ func (d *driver) build(ctx context.Context, dyno supervisor.Dyno, client *visit)
 		if <-client.done; client.err != nil {
 			return nil, client.err
 		}
-		attach := isolation.Attach(*as.Attach)
+		attach := isolation.Attach(client.attach)
 		spec.Attach = &attach
 	}
 	select {

@@ -63,10 +63,10 @@ func (u *uplink) Stream(ctx context.Context, path string, each func(line []byte)
 	return l.Stream(ctx, path, each)
 }
 
-func (u *uplink) Attach(ctx context.Context, session string) (io.ReadWriteCloser, error) {
+func (u *uplink) Attach(ctx context.Context, session string) (io.ReadWriteCloser, manifold.Attach, error) {
 	l, err := u.wait(ctx)
 	if err != nil {
-		return nil, err
+		return nil, manifold.Attach{}, err
 	}
 	return l.Attach(ctx, session)
 }

@@ -57,7 +57,7 @@ type coordinator interface {
 	Do(ctx context.Context, method, path string, body io.Reader, header http.Header) (*http.Response, error)
 	Post(ctx context.Context, path string, v any) error
 	Stream(ctx context.Context, path string, each func(line []byte) error) error
-	Attach(ctx context.Context, session string) (io.ReadWriteCloser, error)
+	Attach(ctx context.Context, session string) (io.ReadWriteCloser, manifold.Attach, error)
 }
 
 // realHost gives *isolation.Host the interface's form.

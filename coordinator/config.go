@@ -27,10 +27,18 @@ type Config struct {
 	BuildLimit time.Duration     // of one build
 	SlugLimit  int64             // bytes
 	APIRate    int               // API calls of one user an hour
+	AttachForm string            // FormRendezvous or FormSSH
 	AttachIdle time.Duration     // of a terminal in which nothing moves
 	Log        *slog.Logger
 	Ready      func(Addresses) // called once every door is open; may be nil
 }
+
+// The forms in which clients are told to attach. Both are always served: this
+// chooses what the API's attach_url is.
+const (
+	FormRendezvous = "rendezvous" // needs nothing of the client but trust in our CA
+	FormSSH        = "ssh"        // needs ssh there; carries any bytes, and the window's size
+)
 
 // Addresses are where a coordinator really listens, for port 0.
 type Addresses struct{ API, TLS, Attach, Fleet net.Addr }
@@ -49,6 +57,7 @@ type Addresses struct{ API, TLS, Attach, Fleet net.Addr }
 //	MANIFOLD_START_GRACE    10s          after a start, for hosts and routers to come back
 //	MANIFOLD_HOST_LOST      5m           of silence, then a host's dynos are placed elsewhere
 //	MANIFOLD_ONEOFF_LIMIT   50           one-off dynos an app may run at once; of sizes over 1 GB a tenth
+//	MANIFOLD_ATTACH_FORM    rendezvous   how `heroku run` connects; or ssh
 //	MANIFOLD_ATTACH_IDLE    1h           without input and output, then a client is sent away
 //	MANIFOLD_BUILD_TIMEOUT  15m          of one build
 //	MANIFOLD_SLUG_LIMIT     500          MB of one slug
@@ -79,6 +88,7 @@ func FromEnv() (Config, error) {
 		BuildLimit: e.duration("MANIFOLD_BUILD_TIMEOUT", 15*time.Minute),
 		SlugLimit:  int64(e.number("MANIFOLD_SLUG_LIMIT", 500)) << 20,
 		APIRate:    e.number("MANIFOLD_API_RATE", 4500),
+		AttachForm: e.text("MANIFOLD_ATTACH_FORM", FormRendezvous),
 		AttachIdle: e.duration("MANIFOLD_ATTACH_IDLE", time.Hour),
 		Log:        slog.Default(),
 	}
@@ -86,6 +96,9 @@ func FromEnv() (Config, error) {
 	c.BuildEnv = compiler.PassThrough(os.Environ(), strings.FieldsFunc(os.Getenv("MANIFOLD_BUILD_ENV"), func(r rune) bool { return r == ',' }))
 	if b := c.Scheduler.Backoff; b != manifold.BackoffClassic && b != manifold.BackoffProgressive {
 		e.refuse("MANIFOLD_BACKOFF", "must be %s or %s", manifold.BackoffClassic, manifold.BackoffProgressive)
+	}
+	if c.AttachForm != FormRendezvous && c.AttachForm != FormSSH {
+		e.refuse("MANIFOLD_ATTACH_FORM", "must be %s or %s", FormRendezvous, FormSSH)
 	}
 	return c, e.err
 }

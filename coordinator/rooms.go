@@ -139,6 +139,16 @@ func (r *rooms) webURL(app string) string {
 	return "http://" + host + "/"
 }
 
+// attachURL is where a client brings a session's secret. Its scheme is how the
+// CLI knows in which form to do so.
+func (r *rooms) attachURL(secret string) string {
+	scheme := "rendezvous"
+	if r.cfg.AttachForm == FormSSH {
+		scheme = "https"
+	}
+	return scheme + "://" + dialable(r.cfg.AttachAddr) + "/" + secret
+}
+
 // close closes the rooms, the last opened first.
 func (r *rooms) close() error {
 	var failed error

@@ -88,7 +88,7 @@ func (r *rooms) front() (http.Handler, error) {
 	}
 	api, err := platform.New(platform.Config{
 		Store: r.store, Dynos: r.scheduler, Logs: r.logs, Stacks: offered, WebURL: r.webURL,
-		AttachURL:    func(secret string) string { return "rendezvous://" + dialable(r.cfg.AttachAddr) + "/" + secret },
+		AttachURL:    r.attachURL,
 		GitURL:       func(app string) string { return "http://" + dialable(r.cfg.APIAddr) + "/" + app + ".git" },
 		Forget:       r.forget,
 		CallsPerHour: r.cfg.APIRate, Log: r.cfg.Log.With("room", "platform"),

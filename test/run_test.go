@@ -119,6 +119,20 @@ func (c *console) expect(pattern string) (found string) {
 	}
 }
 
+// resize does what a terminal emulator does when its window changes.
+func (c *console) resize(rows, cols uint16) {
+	c.t.Helper()
+	raw, err := c.master.SyscallConn()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	if failed := raw.Control(func(fd uintptr) {
+		err = unix.IoctlSetWinsize(int(fd), unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	}); errors.Join(failed, err) != nil {
+		c.t.Fatal(failed, err)
+	}
+}
+
 // exit waits for the program's end and returns its exit status.
 func (c *console) exit() int {
 	c.t.Helper()
@@ -464,13 +478,7 @@ func (r runner) rendezvous(attachURL, line string) *tls.Conn {
 	if err != nil || u.Scheme != "rendezvous" || u.Port() == "" || len(u.Path) < 40 {
 		r.Fatalf("attach_url %q: %v", attachURL, err)
 	}
-	bundle, err := os.ReadFile(r.p.ClientEnv(r)["NODE_EXTRA_CA_CERTS"])
-	if err != nil {
-		r.Fatal(err)
-	}
-	pool := x509.NewCertPool()
-	pool.AppendCertsFromPEM(bundle)
-	conn, err := tls.Dial("tcp", u.Host, &tls.Config{RootCAs: pool})
+	conn, err := tls.Dial("tcp", u.Host, r.trust())
 	if err != nil {
 		r.Fatal(err)
 	}
@@ -482,6 +490,18 @@ func (r runner) rendezvous(attachURL, line string) *tls.Conn {
 		r.Fatal(err)
 	}
 	return conn
+}
+
+// trust is what a client of the platform trusts.
+func (r runner) trust() *tls.Config {
+	r.Helper()
+	bundle, err := os.ReadFile(r.p.ClientEnv(r)["NODE_EXTRA_CA_CERTS"])
+	if err != nil {
+		r.Fatal(err)
+	}
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(bundle)
+	return &tls.Config{RootCAs: pool}
 }
 
 func (r runner) start(body map[string]any) (name, attachURL string) {

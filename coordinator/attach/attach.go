@@ -1,7 +1,8 @@
 // Package attach is where a user's terminal meets the process it is for:
 // `heroku run`. A client brings the secret of a session, by the rendezvous
-// protocol over TLS; the host's agent joins the session from the other side;
-// the room carries bytes between them until one of them is gone.
+// protocol (rendezvous.go) or by HTTP on its way to SSH (ssh.go), both over
+// TLS on one port; the host's agent joins the session from the other side; the
+// room carries bytes between them until one of them is gone.
 //
 //	client                         room                            agent
 //	                               Open: session, secret
@@ -13,7 +14,7 @@
 //	  ◀───────────────── closed  ◀──────────────────────────────── FrameExit
 //
 // It must never start, stop or name a dyno, keep more of a stream than one
-// read of it, or write what passes through it anywhere.
+// read of it (ssh: its window, 2 MiB), or write what passes through it anywhere.
 package attach
 
 import (
@@ -28,6 +29,10 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"golang.org/x/crypto/ssh"
+
+	"manifold"
 )
 
 // The errors of Wait.
@@ -55,7 +60,8 @@ type Room struct {
 	mu       sync.Mutex
 	sessions map[string]*session
 	secrets  map[[sha256.Size]byte]*session // those not used yet
-	work     sync.WaitGroup                 // goroutines of clients
+	ssh      *ssh.ServerConfig
+	work     sync.WaitGroup // goroutines of clients
 }
 
 // New makes a room; Serve lets clients in.
@@ -72,14 +78,14 @@ func New(cfg Config) *Room {
 	// must not be spread over records.
 	cfg.TLS = cfg.TLS.Clone()
 	cfg.TLS.DynamicRecordSizingDisabled = true
-	return &Room{cfg: cfg, sessions: map[string]*session{}, secrets: map[[sha256.Size]byte]*session{}}
+	return &Room{cfg: cfg, sessions: map[string]*session{}, secrets: map[[sha256.Size]byte]*session{}, ssh: sshConfig()}
 }
 
 // Session is what Open is told of one.
 type Session struct {
-	ID       string // unique: of an assignment or an exec
-	Host     string // that alone may join
-	Terminal bool   // else pipes: a client's last Ctrl-D is the end of input
+	ID     string          // unique: of an assignment or an exec
+	Host   string          // that alone may join
+	Attach manifold.Attach // what the client is, unless it says so itself when it comes
 	// Over is called once, when the session has ended. It may be nil, and
 	// must not call the room.
 	Over func()

@@ -70,13 +70,13 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	return r
 }
 
-// client speaks as the CLI does.
-type client struct {
+// user speaks as the CLI does.
+type user struct {
 	*testing.T
 	*tls.Conn
 }
 
-func (r *rig) dial(line string) client {
+func (r *rig) dial(line string) user {
 	r.Helper()
 	conn, err := tls.Dial("tcp", r.addr, &tls.Config{RootCAs: r.pool, DynamicRecordSizingDisabled: true})
 	if err != nil {
@@ -86,12 +86,12 @@ func (r *rig) dial(line string) client {
 	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
 		r.Fatal(err)
 	}
-	c := client{r.T, conn}
+	c := user{r.T, conn}
 	c.say(line)
 	return c
 }
 
-func (c client) say(text string) {
+func (c user) say(text string) {
 	c.Helper()
 	if _, err := io.WriteString(c.Conn, text); err != nil {
 		c.Fatal(err)
@@ -99,7 +99,7 @@ func (c client) say(text string) {
 }
 
 // piece is what one read returns: one TLS record.
-func (c client) piece(want string) {
+func (c user) piece(want string) {
 	c.Helper()
 	buf := make([]byte, 64<<10)
 	n, err := c.Read(buf)
@@ -109,7 +109,7 @@ func (c client) piece(want string) {
 }
 
 // rest is all until the room closes the connection.
-func (c client) rest() string {
+func (c user) rest() string {
 	c.Helper()
 	all, err := io.ReadAll(c.Conn)
 	if err != nil {
@@ -133,6 +133,12 @@ func (r *rig) join(id string) agent {
 	if err != nil {
 		r.Fatal(err)
 	}
+	return r.carry(line)
+}
+
+// carry is the agent's side of a session it was let into.
+func (r *rig) carry(line *Line) agent {
+	r.Helper()
 	ours, theirs := socketPair(r.T)
 	a := agent{r.T, ours, bufio.NewReader(ours), make(chan struct{})}
 	go func() {
@@ -191,7 +197,7 @@ func (a agent) gone() {
 }
 
 func open(r *rig, terminal bool, over func()) string {
-	return r.room.Open(Session{ID: "run", Host: "host", Terminal: terminal, Over: over})
+	return r.room.Open(Session{ID: "run", Host: "host", Attach: manifold.Attach{Terminal: terminal}, Over: over})
 }
 
 func TestSession(t *testing.T) {
@@ -435,22 +441,25 @@ func FuzzOutput(f *testing.F) {
 	})
 }
 
-// What follows a stranger's first line is left for the process.
-func FuzzSecret(f *testing.F) {
+// What follows a stranger's first words is left for the process.
+func FuzzIntroduce(f *testing.F) {
 	f.Add([]byte("secret?x=1\r\nrest"))
+	f.Add([]byte("GET /secret?y HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\n\r\nSSH-2.0"))
 	f.Add([]byte("\n\n"))
 	f.Add([]byte(strings.Repeat("x", 300)))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		input := bufio.NewReader(bytes.NewReader(text))
-		secret, err := readSecret(input)
+		secret, overSSH, err := introduce(input)
 		rest, _ := io.ReadAll(input)
 		line, after, ended := bytes.Cut(text, []byte("\n"))
 		switch {
-		case err != nil && ended && len(line) < maxSecretLine:
+		case err != nil && ended && len(line) < maxLine && !bytes.HasPrefix(line, []byte("GET /")):
 			t.Fatalf("%q is refused: %v", line, err)
-		case err == nil && (!ended || len(line) >= maxSecretLine || !bytes.HasPrefix(line, []byte(secret)) || !bytes.Equal(rest, after)):
+		case err == nil && !overSSH && (len(line) >= maxLine || !bytes.HasPrefix(line, []byte(secret)) || !bytes.Equal(rest, after)):
 			t.Fatalf("%q gave %q and left %q", text, secret, rest)
-		case len(secret) > maxSecretLine || strings.ContainsAny(secret, "?\n"):
+		case err == nil && !bytes.HasSuffix(text, rest):
+			t.Fatalf("%q left %q", text, rest)
+		case err == nil && (len(secret) > maxLine || strings.ContainsAny(secret, "?\n")):
 			t.Fatalf("secret %q", secret)
 		}
 	})
@@ -458,10 +467,10 @@ func FuzzSecret(f *testing.F) {
 
 func TestLostClient(t *testing.T) {
 	r := newRig(t, nil)
-	for name, leave := range map[string]func(client){
-		"closed":      func(c client) { c.Close() },
-		"half-closed": func(c client) { c.CloseWrite() }, // SIGINT without a terminal
-		"reset": func(c client) {
+	for name, leave := range map[string]func(user){
+		"closed":      func(c user) { c.Close() },
+		"half-closed": func(c user) { c.CloseWrite() }, // SIGINT without a terminal
+		"reset": func(c user) {
 			_ = c.NetConn().(*net.TCPConn).SetLinger(0)
 			c.NetConn().Close()
 		},
@@ -561,7 +570,7 @@ func TestServeEndsItsSessions(t *testing.T) {
 	stranger := r.dial("")
 	r.stop()
 	a.gone()
-	for _, conn := range []client{c, stranger} {
+	for _, conn := range []user{c, stranger} {
 		if _, err := conn.Read(make([]byte, 1)); err == nil {
 			t.Error("a client is still connected")
 		}
@@ -574,7 +583,7 @@ func TestManySessions(t *testing.T) {
 	var all sync.WaitGroup
 	for i := range 40 {
 		id := fmt.Sprint("run-", i)
-		secret := r.room.Open(Session{ID: id, Host: "host", Terminal: i%2 == 0})
+		secret := r.room.Open(Session{ID: id, Host: "host", Attach: manifold.Attach{Terminal: i%2 == 0}})
 		all.Go(func() {
 			c := r.dial(secret + "\r\n")
 			a := r.join(id)

@@ -8,24 +8,28 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"os"
 	"strings"
 	"time"
 
 	"manifold"
 )
 
+// client is a user's end of a session, in one of the two forms the CLI speaks.
+type client interface {
+	io.Writer                    // waits for a user who does not read
+	begin() error                // the process has started: the user may send
+	finish(status int)           // all that the process wrote is written: end in order
+	SetDeadline(time.Time) error // of what is under way
+	Close() error                // unblocks everything
+}
+
 const (
-	maxSecretLine = 256
-	greeting      = "rendezvous\r\n"
+	maxLine    = 256     // of a client's first line
+	maxHeaders = 8 << 10 // of the request that leads to SSH
 
 	// record is the most a TLS record carries (RFC 8446, 5.1). A read of that
 	// size returns what the client sent as one piece.
 	record = 16 << 10
-
-	// endHold is how long a Ctrl-D at the end of a piece must be followed by
-	// nothing to be the end of a piped input and not a byte of it.
-	endHold = 200 * time.Millisecond
 
 	// lingerTime is for a client to close after us.
 	lingerTime = 5 * time.Second
@@ -37,128 +41,93 @@ func (r *Room) receive(ctx context.Context, raw net.Conn, known func()) {
 	conn := tls.Server(raw, r.cfg.TLS)
 	defer conn.Close()
 	defer context.AfterFunc(ctx, func() { raw.Close() })()
+	_ = conn.SetDeadline(time.Now().Add(strangerTime)) // without one, the keep-alive of TCP remains
 	input := bufio.NewReaderSize(conn, record)
-	s, err := r.introduce(conn, input)
+	secret, overSSH, err := introduce(input)
 	if err != nil {
 		known()
 		r.cfg.Log.Debug("a client could not show a secret", "client", raw.RemoteAddr().String(), "err", err)
 		return
 	}
-	if s == nil || !s.come(conn) {
+	s := r.claim(secret)
+	if s == nil {
 		r.cfg.Log.Info("a client showed a secret that is good for nothing", "client", raw.RemoteAddr().String())
-		turnAway(conn)
+		turnAway(conn, overSSH)
 		known()
 		return
 	}
 	known()
-	s.pump(conn, input)
-}
-
-// introduce reads the secret's line.
-func (r *Room) introduce(conn *tls.Conn, input *bufio.Reader) (*session, error) {
-	if err := conn.SetDeadline(time.Now().Add(strangerTime)); err != nil {
-		return nil, err
+	defer s.end()
+	if overSSH {
+		err = r.serveSSH(s, conn, input)
+	} else {
+		err = serveRendezvous(s, conn, input)
 	}
-	secret, err := readSecret(input)
 	if err != nil {
-		return nil, err
+		r.cfg.Log.Debug("a client's session failed", "client", raw.RemoteAddr().String(), "err", err)
 	}
-	return r.claim(secret), conn.SetDeadline(time.Time{})
 }
 
-// readSecret reads a stranger's first line: the secret, and maybe a query.
-func readSecret(input *bufio.Reader) (string, error) {
-	line := make([]byte, 0, maxSecretLine)
-	for {
+// introduce reads a stranger's first words: the secret as a line, or a request
+// for it that leads to SSH.
+func introduce(input *bufio.Reader) (secret string, overSSH bool, err error) {
+	line, err := readLine(input, maxLine)
+	if err != nil {
+		return "", false, err
+	}
+	if path, ok := strings.CutPrefix(line, "GET /"); ok {
+		for left := maxHeaders; line != ""; left -= len(line) {
+			if line, err = readLine(input, left); err != nil {
+				return "", false, err
+			}
+		}
+		overSSH = true
+		line, _, _ = strings.Cut(path, " ")
+	}
+	secret, _, _ = strings.Cut(line, "?")
+	return secret, overSSH, nil
+}
+
+// readLine reads a line of less than limit bytes.
+func readLine(input *bufio.Reader, limit int) (string, error) {
+	var line []byte
+	for len(line) < limit {
 		b, err := input.ReadByte()
 		if err != nil {
 			return "", err
 		}
 		if b == '\n' {
-			secret, _, _ := strings.Cut(strings.TrimSuffix(string(line), "\r"), "?")
-			return secret, nil
+			return strings.TrimSuffix(string(line), "\r"), nil
 		}
-		if line = append(line, b); len(line) == maxSecretLine {
-			return "", fmt.Errorf("its first line is over %d bytes long", maxSecretLine)
-		}
+		line = append(line, b)
 	}
+	return "", fmt.Errorf("its first words are over %d bytes long", limit)
 }
 
 // turnAway tells a person why there is no terminal.
-func turnAway(conn *tls.Conn) {
+func turnAway(conn *tls.Conn, overSSH bool) {
+	const why = "This session is over or was used before: run the command again.\r\n"
 	_ = conn.SetDeadline(time.Now().Add(strangerTime))
-	if _, err := io.WriteString(conn, greeting); err != nil { // of a first piece the CLI shows nothing
-		return
+	if overSSH {
+		fmt.Fprintf(conn, "HTTP/1.1 403 Forbidden\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s", len(why), why)
+	} else if _, err := io.WriteString(conn, greeting); err == nil { // of a first piece the CLI shows nothing
+		_, _ = io.WriteString(conn, why)
 	}
-	_, _ = io.WriteString(conn, "This session is over or was used before: run the command again.\r\n")
 	if conn.CloseWrite() == nil {
 		_, _ = io.Copy(io.Discard, conn)
 	}
 }
 
-// pump carries the client's input to the agent until either is gone. The end
-// of the client's connection is the loss of the client.
-func (s *session) pump(conn *tls.Conn, input *bufio.Reader) {
-	defer s.end()
-	held := false // a Ctrl-D that may be the end of input
-	buf := make([]byte, 1+record)
-	buf[0] = ctrlD
-	for !s.ending() {
-		n, err := input.Read(buf[1:])
-		data := buf[1 : 1+n]
-		if held && n > 0 {
-			held, data = false, buf[:1+n] // it was a byte of the input
-			s.until(time.Time{})
-		}
-		if !s.Terminal && n > 0 && data[len(data)-1] == ctrlD {
-			held, data = true, data[:len(data)-1]
-			s.until(time.Now().Add(endHold))
-		}
-		if len(data) > 0 {
-			s.send(manifold.FrameData, data)
-		}
-		switch {
-		case err == nil:
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return
-		case held:
-			held = false
-			s.step(func() { s.inputEnded = true })
-			s.send(manifold.FrameEnd, nil)
-			s.until(time.Time{})
-		}
-	}
-	drain(conn, input)
-}
-
-// drain takes what the client is still sending, which nobody wants any more,
-// until it pauses, and then lets it close the connection. Some clients take it
-// for an error to be closed on while they send.
-func drain(conn *tls.Conn, input *bufio.Reader) {
-	for buf := make([]byte, record); ; {
-		_, err := input.Read(buf)
-		switch {
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			_ = conn.SetReadDeadline(time.Time{}) // the session's timer ends it
-			if conn.CloseWrite() == nil {
-				_, _ = io.Copy(io.Discard, input)
-			}
-			return
-		case err != nil:
-			return
-		}
-		_ = conn.SetReadDeadline(time.Now().Add(endHold))
-	}
-}
-
-const ctrlD = 0x04
+var errOver = errors.New("the session was over when its client came")
 
 // send writes a frame to the agent, once the process has started. What cannot
 // be sent is dropped: the agent's own end of the line says that it is gone, or
 // the process has ended and what the client still says does not matter.
-func (s *session) send(kind manifold.FrameKind, data []byte) {
+func (s *session) send(kind manifold.FrameKind, data ...byte) {
 	select {
 	case <-s.started:
+		s.toAgent.Lock()
+		defer s.toAgent.Unlock()
 		s.move()
 		_ = manifold.WriteFrame(s.agent, kind, data...)
 	case <-s.over:

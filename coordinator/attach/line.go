@@ -3,6 +3,7 @@ package attach
 import (
 	"bufio"
 	"bytes"
+	"encoding/binary"
 	"io"
 	"time"
 
@@ -11,6 +12,9 @@ import (
 
 // Line is a session that an agent has joined.
 type Line struct{ *session }
+
+// Attach is what the client is.
+func (l *Line) Attach() manifold.Attach { return l.session.Attach }
 
 // Drop ends a session that cannot be carried.
 func (l *Line) Drop() { l.end() }
@@ -33,15 +37,14 @@ func (l *Line) Carry(agent io.WriteCloser, from *bufio.Reader) {
 			return
 		case kind == manifold.FrameStarted && !started:
 			started = true
-			// In a piece of its own: the CLI throws the first one away.
-			if _, err = io.WriteString(out.to, greeting); err == nil {
+			if err = l.client.begin(); err == nil {
 				close(l.started)
 			}
 		case kind == manifold.FrameData && started:
 			err = out.write(payload)
 		case kind == manifold.FrameExit:
 			if err = out.flush(); err == nil {
-				l.finish()
+				l.finish(exitStatus(payload))
 				return
 			}
 		}
@@ -54,11 +57,18 @@ func (l *Line) Carry(agent io.WriteCloser, from *bufio.Reader) {
 
 // lost tells the client's user that the dyno's end of the line broke.
 func (l *Line) lost(out *output) {
-	_ = l.client.SetWriteDeadline(time.Now().Add(lingerTime))
+	_ = l.client.SetDeadline(time.Now().Add(lingerTime))
 	if out.flush() == nil {
 		_, _ = io.WriteString(out.to, "\r\n !    The connection to the dyno was lost.\r\n")
 	}
-	l.finish()
+	l.finish(255)
+}
+
+func exitStatus(payload []byte) int {
+	if len(payload) != 4 {
+		return 255
+	}
+	return int(binary.BigEndian.Uint32(payload))
 }
 
 // moving writes to the client and counts that as movement.

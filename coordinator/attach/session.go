@@ -2,9 +2,11 @@ package attach
 
 import (
 	"crypto/sha256"
-	"crypto/tls"
 	"io"
+	"sync"
 	"time"
+
+	"manifold"
 )
 
 // session is one client and one process. Its steps, each of which may come
@@ -24,11 +26,12 @@ type session struct {
 
 	// Guarded by the room's lock.
 	isWaited, isJoined, isEnding, isOver bool
-	inputEnded                           bool
 
-	client *tls.Conn      // since it came
+	client client         // since it came
 	agent  io.WriteCloser // since it joined
 	timer  *time.Timer    // ends it: nobody comes, nobody joins, nothing moves
+
+	toAgent sync.Mutex // one frame at a time
 }
 
 // end ends the session, whatever step it is at. What is attached is let go of.
@@ -59,11 +62,11 @@ func (s *session) end() {
 	}
 }
 
-// come is the client's step. It and the others are false when the session is
-// over.
-func (s *session) come(client *tls.Conn) bool {
+// come is the client's step; it knows best what it is. This step and the others
+// are false when the session is over.
+func (s *session) come(client client, attach manifold.Attach) bool {
 	return s.step(func() {
-		s.client = client
+		s.client, s.Attach = client, attach
 		s.timer.Reset(s.room.cfg.Join)
 		close(s.came)
 	})
@@ -95,28 +98,11 @@ func (s *session) move() bool {
 	})
 }
 
-// finish has pump close the connection in order, so that the client gets all
-// that was written: to close over input that nobody read would reset it.
-func (s *session) finish() {
-	s.step(func() {
-		s.isEnding = true
-		s.timer.Reset(lingerTime)
-		wait := endHold
-		if s.Terminal || s.inputEnded {
-			wait = 0
-		}
-		_ = s.client.SetReadDeadline(time.Now().Add(wait))
-	})
-}
-
-// until sets the time to which a read may wait, zero is for ever; finish has
-// the last word.
-func (s *session) until(t time.Time) {
-	s.step(func() {
-		if !s.isEnding {
-			_ = s.client.SetReadDeadline(t)
-		}
-	})
+// finish has the client end in order, within lingerTime.
+func (s *session) finish(status int) {
+	if s.step(func() { s.isEnding = true; s.timer.Reset(lingerTime) }) {
+		s.client.finish(status)
+	}
 }
 
 func (s *session) ending() (ending bool) {

@@ -2,6 +2,7 @@ package fleet
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -47,7 +48,13 @@ func (s *Server) attach(w http.ResponseWriter, r *http.Request, host string) err
 	}
 	defer context.AfterFunc(ctx, line.Drop)()
 	_ = conn.SetDeadline(time.Time{})
-	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", manifold.AttachProtocol); err != nil {
+	is, err := json.Marshal(line.Attach())
+	if err != nil {
+		line.Drop()
+		return s.failed("say what a client is", err)
+	}
+	if _, err := fmt.Fprintf(conn, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n%s: %s\r\n\r\n",
+		manifold.AttachProtocol, manifold.AttachHeader, is); err != nil {
 		line.Drop()
 		return nil // the agent is gone; there is nobody to answer
 	}

@@ -47,9 +47,12 @@ func TestAttach(t *testing.T) {
 	r := newRig(t)
 	dial := r.withClients()
 	agent := r.join(manifold.RoleAgent)
-	client := dial(r.attach.Open(attach.Session{ID: "run", Host: agent.id, Terminal: true}))
-	line, err := agent.Attach(t.Context(), "run")
+	client := dial(r.attach.Open(attach.Session{ID: "run", Host: agent.id, Attach: manifold.Attach{Terminal: true, Rows: 4, Cols: 5}}))
+	line, is, err := agent.Attach(t.Context(), "run")
 	must(t, err)
+	if is != (manifold.Attach{Terminal: true, Rows: 4, Cols: 5}) {
+		t.Errorf("the client is %+v", is)
+	}
 	defer line.Close()
 	must(t, manifold.WriteFrame(line, manifold.FrameStarted))
 	buf := make([]byte, manifold.MaxFrame)
@@ -98,16 +101,16 @@ func TestAttachThatCannotBe(t *testing.T) {
 			t.Errorf("%s: %v, want status %d", what, err, status)
 		}
 	}
-	_, err := other.Attach(t.Context(), "run")
+	_, _, err := other.Attach(t.Context(), "run")
 	refused("another host's session", err, http.StatusNotFound)
-	_, err = agent.Attach(t.Context(), "none")
+	_, _, err = agent.Attach(t.Context(), "none")
 	refused("no session", err, http.StatusNotFound)
-	_, err = r.join(manifold.RoleRouter).Attach(t.Context(), "run")
+	_, _, err = r.join(manifold.RoleRouter).Attach(t.Context(), "run")
 	refused("a router", err, http.StatusForbidden)
 	_, err = agent.Do(t.Context(), http.MethodPost, "/fleet/v1/attach/run", nil, nil)
 	refused("no upgrade", err, http.StatusUpgradeRequired)
 	began := time.Now()
-	_, err = agent.Attach(t.Context(), "run")
+	_, _, err = agent.Attach(t.Context(), "run")
 	refused("no client", err, http.StatusGone)
 	if time.Since(began) > 10*time.Second {
 		t.Errorf("that took %s", time.Since(began))
@@ -116,7 +119,7 @@ func TestAttachThatCannotBe(t *testing.T) {
 	r.attach.Open(attach.Session{ID: "gone", Host: agent.id})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := agent.Attach(ctx, "gone"); !errors.Is(err, context.DeadlineExceeded) {
+	if _, _, err := agent.Attach(ctx, "gone"); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("an agent that gives up: %v", err)
 	}
 }

@@ -99,7 +99,7 @@ func (s *Scheduler) Start(ctx context.Context, o OneOff) (d Dyno, secret string,
 		return fail(err)
 	}
 	if a.Attach != nil {
-		secret = s.cfg.Attach.Open(attach.Session{ID: a.ID, Host: host, Terminal: a.Attach.Terminal})
+		secret = s.cfg.Attach.Open(attach.Session{ID: a.ID, Host: host, Attach: *a.Attach})
 	}
 	p := store.Placement{Host: host, Assignment: a}
 	if err := s.cfg.Store.PutPlacement(ctx, p); err != nil {
@@ -217,7 +217,7 @@ func (s *Scheduler) Exec(_ context.Context, e Exec) (d Dyno, secret string, err 
 		return d, "", &LimitError{maxExecs, "processes inside " + d.Name}
 	}
 	secret = s.cfg.Attach.Open(attach.Session{
-		ID: exec.ID, Host: d.Host, Terminal: e.Attach.Terminal, Over: func() { s.endExec(exec.ID) },
+		ID: exec.ID, Host: d.Host, Attach: e.Attach, Over: func() { s.endExec(exec.ID) },
 	})
 	s.wake()
 	return d, secret, nil

@@ -1,0 +1,128 @@
+package attach
+
+import (
+	"bufio"
+	"crypto/tls"
+	"errors"
+	"io"
+	"os"
+	"time"
+
+	"manifold"
+)
+
+// The rendezvous protocol: behind the secret's line the connection is the
+// process's streams, without frames. Input has no end of its own: for pipes the
+// CLI sends a Ctrl-D and keeps the connection open.
+
+const (
+	greeting = "rendezvous\r\n"
+	ctrlD    = 0x04
+
+	// endHold is how long a Ctrl-D at the end of a piece must be followed by
+	// nothing to be the end of a piped input and not a byte of it.
+	endHold = 200 * time.Millisecond
+)
+
+// rendezvous is a client of this protocol.
+type rendezvous struct {
+	*tls.Conn
+	session    *session
+	inputEnded bool // guarded by the room's lock
+}
+
+func serveRendezvous(s *session, conn *tls.Conn, input *bufio.Reader) error {
+	if err := conn.SetDeadline(time.Time{}); err != nil {
+		return err
+	}
+	c := &rendezvous{Conn: conn, session: s}
+	if !s.come(c, s.Attach) {
+		return errOver
+	}
+	c.pump(input)
+	return nil
+}
+
+// begin sends the greeting in a piece of its own: the CLI throws the first
+// piece away.
+func (c *rendezvous) begin() error {
+	_, err := io.WriteString(c, greeting)
+	return err
+}
+
+// finish has pump close the connection in order, so that the client gets all
+// that was written: to close over input that nobody read would reset it.
+func (c *rendezvous) finish(int) {
+	c.session.step(func() {
+		wait := endHold
+		if c.session.Attach.Terminal || c.inputEnded {
+			wait = 0
+		}
+		_ = c.SetReadDeadline(time.Now().Add(wait))
+	})
+}
+
+// until sets the time to which a read may wait, zero is for ever; finish has
+// the last word.
+func (c *rendezvous) until(t time.Time) {
+	c.session.step(func() {
+		if !c.session.isEnding {
+			_ = c.SetReadDeadline(t)
+		}
+	})
+}
+
+// pump carries the client's input to the agent until either is gone. The end
+// of the client's connection is the loss of the client.
+func (c *rendezvous) pump(input *bufio.Reader) {
+	s := c.session
+	held := false // a Ctrl-D that may be the end of input
+	buf := make([]byte, 1+record)
+	buf[0] = ctrlD
+	for !s.ending() {
+		n, err := input.Read(buf[1:])
+		data := buf[1 : 1+n]
+		if held && n > 0 {
+			held, data = false, buf[:1+n] // it was a byte of the input
+			c.until(time.Time{})
+		}
+		if !s.Attach.Terminal && n > 0 && data[len(data)-1] == ctrlD {
+			held, data = true, data[:len(data)-1]
+			c.until(time.Now().Add(endHold))
+		}
+		if len(data) > 0 {
+			s.send(manifold.FrameData, data...)
+		}
+		switch {
+		case err == nil:
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return
+		case held:
+			held = false
+			s.step(func() { c.inputEnded = true })
+			s.send(manifold.FrameEnd)
+			c.until(time.Time{})
+		}
+	}
+	c.drain(input)
+}
+
+// drain takes what the client is still sending, which nobody wants any more,
+// until it pauses, and then lets it close the connection. Some clients take it
+// for an error to be closed on while they send.
+func (c *rendezvous) drain(input *bufio.Reader) {
+	for buf := make([]byte, record); ; {
+		_, err := input.Read(buf)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			_ = c.SetReadDeadline(time.Time{}) // the session's timer ends it
+			if c.CloseWrite() == nil {
+				_, _ = io.Copy(io.Discard, input)
+			}
+			return
+		case err != nil:
+			return
+		}
+		_ = c.SetReadDeadline(time.Now().Add(endHold))
+	}
+}

@@ -1,0 +1,188 @@
+package test
+
+import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net/http"
+	"os/exec"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"manifold/test/platform"
+)
+
+// The SSH form of `heroku run`: what it can beyond the other, and that it can
+// what the other can.
+func TestRunOverSSH(t *testing.T) {
+	if _, err := exec.LookPath("ssh"); err != nil {
+		t.Fatal("the CLI needs ssh for this: apt-get install openssh-client")
+	}
+	p := own(t)
+	p.Extra = append(p.Extra, "MANIFOLD_ATTACH_FORM=ssh", "MANIFOLD_ONEOFF_LIMIT=2")
+	if err := p.WithoutSample(); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	r := runner{t, p, platform.Repository(t, map[string]string{
+		"Procfile": "web: python3 -m http.server $PORT\nsay: echo said\n", "requirements.txt": "",
+	}), p.CreateApp(t)}
+	p.Push(t, r.dir, r.app)
+	for _, tc := range []struct {
+		name string
+		test func(runner)
+	}{
+		{"terminal", runner.sshTerminal}, {"time to prompt", runner.sshTimeToPrompt}, {"exit codes", runner.sshExitCodes},
+		{"pipes", runner.sshPipes}, {"lost client", runner.sshLostClient}, {"secret used twice", runner.sshSecretTwice},
+		{"limit", runner.oneOffLimit},
+	} {
+		t.Run(tc.name, func(t *testing.T) { tc.test(r.on(t)) })
+	}
+}
+
+func (r runner) sshTerminal() {
+	c := inTerminal(r.T, r.command("run", "bash", "-a", r.app))
+	c.expect(prompt)
+	name := r.oneOffs()[0]
+	c.enter("tty; stty size; echo $TERM $DYNO\n")
+	c.expect(`/dev/pts/0\s+33 101\s+xterm-256color ` + name + `\s`)
+	c.enter(`sh -c 'trap "stty size" WINCH; echo rea""dy; while :; do sleep 0.05; done'` + "\n")
+	c.expect("ready")
+	c.resize(50, 150)
+	c.expect(`50 150\s`)
+	c.enter("\x03")
+	c.enter("echo interrupted with $?\n")
+	c.expect(`interrupted with 130\s`)
+	c.enter("exit 3\n")
+	if status := c.exit(); status != 0 {
+		r.Errorf("the CLI exited with %d, want 0 without -x", status)
+	}
+	r.gone(30 * time.Second)
+}
+
+func (r runner) sshTimeToPrompt() {
+	var took [3]time.Duration
+	for i := range took {
+		began := time.Now()
+		c := inTerminal(r.T, r.command("run", "bash", "-a", r.app))
+		c.expect(prompt)
+		took[i] = time.Since(began)
+		c.enter("exit\n")
+		c.exit()
+	}
+	began := time.Now()
+	if out, err := r.p.Heroku(r, r.dir, "ps", "-a", r.app); err != nil {
+		r.Fatalf("heroku ps: %v\n%s", err, out)
+	}
+	r.Logf("measured: heroku run bash to its prompt over SSH %.2f s (best of 3), heroku ps %.2f s", min(took[0], took[1], took[2]).Seconds(), time.Since(began).Seconds())
+	r.gone(30 * time.Second)
+}
+
+func (r runner) sshExitCodes() {
+	for _, tc := range []struct {
+		command string
+		status  int
+		output  string
+	}{{"say it", 0, "said it\n"}, {"seq 3; (exit 7)", 7, "1\n2\n3\n"}, {"seq 20000 | tail -c 70000; (exit 5)", 5, ""}} {
+		out, status := r.piped("", "run", "-x", "-a", r.app, "--", tc.command)
+		if status != tc.status || tc.output != "" && out != tc.output || strings.Contains(out, "\uFFFF") {
+			r.Errorf("%s: status %d, output %.200q; want %d, %q", tc.command, status, out, tc.status, tc.output)
+		}
+	}
+	if out, status := r.piped("", "run:inside", "web.1", "-a", r.app, "--", "echo inside $DYNO"); status != 0 || out != "inside web.1\n" {
+		r.Errorf("heroku run:inside: status %d, %q", status, out)
+	}
+	r.gone(30 * time.Second)
+}
+
+// sshPipes sends 100 MB of every byte there is through a dyno and back.
+func (r runner) sshPipes() {
+	blob := make([]byte, 100_000_000)
+	_, _ = rand.Read(blob)
+	cmd := r.command("run", "-a", r.app, "--", "cat")
+	sum, n := sha256.New(), &counter{}
+	var problems bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = bytes.NewReader(blob), io.MultiWriter(sum, n), &problems
+	began := time.Now()
+	err := cmd.Run()
+	took := time.Since(began)
+	if want := sha256.Sum256(blob); err != nil || !bytes.Equal(sum.Sum(nil), want[:]) {
+		r.Errorf("%d bytes in, %d back, other ones: %v\n%s", len(blob), n.n, err, problems.String())
+	}
+	r.Logf("measured: %d MB piped through heroku run and back in %.1f s, byte-identical: %.1f MB/s each way", len(blob)/1_000_000, took.Seconds(), float64(len(blob))/1e6/took.Seconds())
+	if out, status := r.piped("\x00\xff\x04", "run", "-a", r.app, "--", "wc -c; tty"); status != 0 || out != "3\nnot a tty\n" {
+		r.Errorf("three bytes in: status %d, %q", status, out)
+	}
+	r.gone(30 * time.Second)
+}
+
+type counter struct{ n int }
+
+func (c *counter) Write(p []byte) (int, error) { c.n += len(p); return len(p), nil }
+
+func (r runner) sshLostClient() {
+	c := inTerminal(r.T, r.command("run", "bash", "-a", r.app))
+	c.expect(prompt)
+	name := r.oneOffs()[0]
+	if err := c.cmd.Process.Kill(); err != nil {
+		r.Fatal(err)
+	}
+	c.exit()
+	r.gone(20 * time.Second)
+	r.logged("heroku[" + name + "]: Client connection closed. Sending SIGHUP to all processes")
+}
+
+func (r runner) sshSecretTwice() {
+	_, attachURL := r.start(map[string]any{"attach": true, "command": "cat"})
+	if !regexp.MustCompile(`^https://localhost:\d+/[\w-]{43}$`).MatchString(attachURL) {
+		r.Fatalf("attach_url %q", attachURL)
+	}
+	conn := r.rendezvous(strings.Replace(attachURL, "https:", "rendezvous:", 1), "GET /"+attachURL[len(attachURL)-43:]+" HTTP/1.1\r\nUpgrade: tcp\r\n\r\n")
+	head := make([]byte, 12)
+	if _, err := io.ReadFull(conn, head); err != nil || string(head) != "HTTP/1.1 101" {
+		r.Fatalf("%q, %v", head, err)
+	}
+	req, _ := http.NewRequest("GET", attachURL, nil)
+	client := &http.Client{Transport: &http.Transport{TLSClientConfig: r.trust()}}
+	defer client.CloseIdleConnections()
+	res, err := client.Do(req)
+	if err != nil {
+		r.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != http.StatusForbidden {
+		r.Errorf("the second use of a secret: %s", res.Status)
+	}
+	conn.Close()
+	r.gone(45 * time.Second)
+}
+
+// oneOffLimit: the platform allows two.
+func (r runner) oneOffLimit() {
+	var names []string
+	for range 2 {
+		name, _ := r.start(map[string]any{"command": "sleep 1000"})
+		names = append(names, name)
+	}
+	out, status := r.piped("", "run", "-a", r.app, "--", "true")
+	r.p.Refused(r, 422, "POST", "/apps/"+r.app+"/dynos", map[string]any{"command": "true"}, "Cannot run more than 2 Standard-1X one-off dynos at once")
+	if status == 0 {
+		r.Errorf("a third one-off dyno ran: %q", out)
+	}
+	for _, name := range names {
+		if out, err := r.p.Heroku(r, r.dir, "ps:stop", name, "-a", r.app); err != nil {
+			r.Errorf("heroku ps:stop %s: %v\n%s", name, err, out)
+		}
+	}
+	r.gone(45 * time.Second)
+	if out, status := r.piped("", "run", "-a", r.app, "--", "echo room again"); status != 0 || out != "room again\n" {
+		r.Errorf("after they ended: status %d, %q", status, fmt.Sprint(out))
+	}
+	r.gone(30 * time.Second)
+}
