@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -160,7 +161,7 @@ func (d *driver) lost(ctx context.Context) {
 // take applies a message.
 func (d *driver) take(ctx context.Context, m message) {
 	if m.box != nil && m.event.Run == d.rec.Dyno.Run {
-		d.box = m.box
+		d.box, d.rec.Dyno.Addr = m.box, m.box.Addr()
 		if m.event.Kind == supervisor.Launched {
 			d.watch(ctx, m.box)
 		}
@@ -179,7 +180,7 @@ func (d *driver) step(ctx context.Context, e supervisor.Event) {
 	begins := e.Kind == supervisor.Want || e.Kind == supervisor.Due && before.State == supervisor.Crashed
 	switch {
 	case begins:
-		e.Run, e.Port = uuid.NewString(), drawPort()
+		e.Run, e.Port = uuid.NewString(), cmp.Or(before.Port, drawPort())
 	case e.Run == "":
 		e.Run = before.Run
 	}

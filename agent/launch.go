@@ -82,7 +82,7 @@ func (d *driver) build(ctx context.Context, dyno supervisor.Dyno, client *visit)
 	}
 	spec := isolation.Spec{
 		Run: dyno.Run, Layers: layers, Argv: argv(as), Env: environ(as, dyno.Port), Dir: appHome,
-		Size: as.Size, Grace: dyno.Plan.Grace, TTL: as.TTL,
+		Size: as.Size, Grace: dyno.Plan.Grace, TTL: as.TTL, Addr: dyno.Addr,
 	}
 	if as.Job != nil {
 		input, err := d.input(ctx, dyno.Run)
@@ -240,8 +240,10 @@ func environ(a manifold.Assignment, port int) []string {
 	return env
 }
 
-// drawPort picks a run's $PORT. Each dyno has its own address, so it need not
-// be free: it changes with each run so that nobody counts on a number.
+// drawPort picks a dyno's $PORT. Each has its own address, so it need not be
+// free. It differs from dyno to dyno so that nobody counts on a number, but
+// each try of one has the same port, and the same address if that is still
+// free: a router whose coordinator is away finds it there again.
 func drawPort() int { return isolation.FirstPort + rand.IntN(isolation.LastPort-isolation.FirstPort+1) }
 
 func addrPort(addr netip.Addr, port int) string {

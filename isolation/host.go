@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -65,7 +67,7 @@ func Open(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &Host{cfg: cfg, cgroups: tree, filter: seccompFilter(), used: map[slot]string{}, last: -1}
+	h := &Host{cfg: cfg, cgroups: tree, filter: seccompFilter(), used: map[slot]string{}, last: slot(rand.IntN(cfg.slots()))} // an agent before this one may just have given the first away
 	if err := h.findSlots(); err != nil {
 		return nil, err
 	}
@@ -163,12 +165,19 @@ func (h *Host) record(run string) (boxRecord, error) {
 	return record, nil
 }
 
-// take gives run a slot. Slots go round, so that an address is not used again
-// while somebody may still remember who had it.
-func (h *Host) take(run string) (slot, error) {
+// take gives run a slot: the one of the address asked for if it is free, else
+// any. Slots go round, so that an address is not used again while somebody may
+// still remember who had it.
+func (h *Host) take(run string, addr netip.Addr) (slot, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	n := slot(h.cfg.slots())
+	if s, ok := h.cfg.slotOf(addr); ok {
+		if _, taken := h.used[s]; !taken {
+			h.used[s] = run
+			return s, nil
+		}
+	}
 	for i := slot(1); i <= n; i++ {
 		s := (h.last + i) % n
 		if _, taken := h.used[s]; !taken {

@@ -32,7 +32,7 @@ func (h *Host) Start(ctx context.Context, spec Spec) (*Box, error) {
 	if err := spec.check(); err != nil {
 		return nil, fmt.Errorf("start dyno: %w", err)
 	}
-	s, err := h.take(spec.Run)
+	s, err := h.take(spec.Run, spec.Addr)
 	if err != nil {
 		return nil, err
 	}

@@ -54,6 +54,16 @@ func (s slot) addr(cfg Config, offset int) netip.Addr {
 	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
 }
 
+// slotOf is the slot whose dyno has addr.
+func (cfg Config) slotOf(addr netip.Addr) (slot, bool) {
+	if !addr.Is4() || !cfg.Pool.Contains(addr) {
+		return 0, false
+	}
+	a, base := addr.As4(), cfg.Pool.Addr().As4()
+	s := slot(binary.BigEndian.Uint32(a[:])-binary.BigEndian.Uint32(base[:])) / addrsPerSlot
+	return s, int(s) < cfg.slots() && s.dynoAddr(cfg) == addr
+}
+
 // hostAddr is the host's end of the link, the dyno's gateway.
 func (s slot) hostAddr(cfg Config) netip.Addr { return s.addr(cfg, 1) }
 

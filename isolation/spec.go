@@ -41,6 +41,7 @@ type Spec struct {
 	Grace    time.Duration // between SIGTERM and SIGKILL
 	TTL      time.Duration // ends the dyno by itself; 0: never
 	LogLimit int64         // bytes of log kept on this host; 0: DefaultLogLimit
+	Addr     netip.Addr    // the address it shall have if nobody else has it; none: any
 }
 
 // check refuses what would not be a box. The run becomes a path element, a

@@ -1,6 +1,7 @@
 package supervisor
 
 import (
+	"net/netip"
 	"time"
 
 	"manifold"
@@ -85,7 +86,8 @@ type Dyno struct {
 	State   State            `json:"state"`
 	Since   time.Time        `json:"since"`             // of State's public form
 	Run     string           `json:"run,omitempty"`     // of the present or last try
-	Port    int              `json:"port,omitempty"`    // $PORT of Run
+	Port    int              `json:"port,omitempty"`    // $PORT of every run
+	Addr    netip.Addr       `json:"addr,omitzero"`     // of the last box; written by who launches, the next try asks for it again
 	Said    uint64           `json:"said,omitempty"`    // log lines said of Run
 	Crashes int              `json:"crashes,omitempty"` // since the last good run
 	Due     time.Time        `json:"due,omitzero"`      // of the dyno's timer; in Crashed the next try

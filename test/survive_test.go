@@ -159,10 +159,10 @@ func TestRouterKilled(t *testing.T) {
 	t.Logf("measured: the app answers again %.1f s after its router", took.Seconds())
 }
 
-// A dyno that crashes comes back at once.
+// A dyno that crashes comes back at once, with the coordinator and without:
+// the next try has the address that the router's last table names.
 func TestCrash(t *testing.T) {
 	p := running(t)
-	app := p.CreateApp(t)
 	dir := platform.Repository(t, map[string]string{
 		"Procfile":         "web: python3 app.py\n",
 		"requirements.txt": "",
@@ -175,18 +175,36 @@ class H(http.server.BaseHTTPRequestHandler):
 http.server.HTTPServer(("", int(os.environ["PORT"])), H).serve_forever()
 `,
 	})
-	p.Push(t, dir, app)
-	first := p.Answers(t, app, "/", "")
-	_, _, _ = p.Visit(app, "/die")
-	took := platform.Eventually(t, 60*time.Second, func() error {
-		status, body, err := p.Visit(app, "/")
-		if err != nil || status != 200 || body == first {
-			return fmt.Errorf("%d %q %w", status, body, err)
-		}
-		return nil
-	})
-	t.Logf("measured: another run answers %.2f s after the crash", took.Seconds())
-	platform.Eventually(t, 20*time.Second, func() error { return p.LogContains(t, app, "Process exited with status 7") })
+	for _, hangs := range []bool{false, true} {
+		t.Run(map[bool]string{false: "coordinator is there", true: "coordinator hangs"}[hangs], func(t *testing.T) {
+			app := p.CreateApp(t)
+			p.Push(t, dir, app)
+			first := p.Answers(t, app, "/", "")
+			goOn := func() {}
+			if hangs {
+				coordinator, err := p.PID("manifold-coordinator")
+				if err != nil {
+					t.Fatal(err)
+				}
+				goOn = sync.OnceFunc(func() { _ = syscall.Kill(coordinator, syscall.SIGCONT) })
+				defer goOn()
+				if err := syscall.Kill(coordinator, syscall.SIGSTOP); err != nil {
+					t.Fatal(err)
+				}
+			}
+			_, _, _ = p.Visit(app, "/die")
+			took := platform.Eventually(t, 60*time.Second, func() error {
+				status, body, err := p.Visit(app, "/")
+				if err != nil || status != 200 || body == first {
+					return fmt.Errorf("%d %q %w", status, body, err)
+				}
+				return nil
+			})
+			goOn()
+			t.Logf("measured: another run answers %.2f s after the crash", took.Seconds())
+			platform.Eventually(t, 30*time.Second, func() error { return p.LogContains(t, app, "Process exited with status 7") })
+		})
+	}
 }
 
 // apiUp says whether the Platform API answers.
