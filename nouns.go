@@ -18,6 +18,7 @@ type App struct {
 	ReleasedAt time.Time       `json:"released_at,omitzero"` // last release with code
 
 	Collaborators []Collaborator `json:"collaborators,omitempty"` // beside the owner
+	Domains       []Domain       `json:"domains,omitempty"`       // beside <name>.<domain of the platform>
 }
 
 // Backoff names the way a crashed dyno is brought back.

@@ -10,14 +10,12 @@ import (
 
 func appRoutes(a *api) routes {
 	return routes{
-		"GET /apps":                        a.apps,
-		"POST /apps":                       a.createApp,
-		"GET /users/{user}/apps":           a.apps,
-		"GET /apps/{app}":                  onApp(a.app),
-		"PATCH /apps/{app}":                onApp(a.patchApp),
-		"DELETE /apps/{app}":               onOwnApp(a.deleteApp),
-		"GET /apps/{app}/domains":          onApp(a.domains),
-		"GET /apps/{app}/domains/{domain}": onApp(a.domain),
+		"GET /apps":              a.apps,
+		"POST /apps":             a.createApp,
+		"GET /users/{user}/apps": a.apps,
+		"GET /apps/{app}":        onApp(a.app),
+		"PATCH /apps/{app}":      onApp(a.patchApp),
+		"DELETE /apps/{app}":     onOwnApp(a.deleteApp),
 	}
 }
 
@@ -214,18 +212,6 @@ func (a *api) deleteApp(c *call, app manifold.App) (answer, error) {
 		a.Log.Error("something of a destroyed app stays behind", "app", app.ID, "err", err)
 	}
 	return ok(shown)
-}
-
-func (a *api) domains(c *call, app manifold.App) (answer, error) {
-	return list(c, []object{a.domainObject(app)}, func(d object) any { return d }, text("hostname"), text("id"))
-}
-
-func (a *api) domain(c *call, app manifold.App) (answer, error) {
-	d := a.domainObject(app)
-	if name := c.PathValue("domain"); name != d["hostname"] && name != d["id"] {
-		return answer{}, notFound("domain", fmt.Sprintf("%s has no domain %q.", app.Name, clip(name)))
-	}
-	return ok(d)
 }
 
 // text is the key of a list of objects that are shown as they are.

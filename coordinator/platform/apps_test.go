@@ -96,7 +96,7 @@ func TestBadApps(t *testing.T) {
 func TestAroundAnApp(t *testing.T) {
 	r := newRig(t)
 	r.app("around")
-	for _, path := range []string{"addons", "addon-attachments", "features", "log-drains", "sni-endpoints", "webhooks", "buildpack-installations"} {
+	for _, path := range []string{"addons", "addon-attachments", "log-drains", "sni-endpoints", "webhooks", "buildpack-installations"} {
 		if got := r.send("GET", "/apps/around/"+path, "").want(200); strings.TrimSpace(got.text) != "[]" {
 			t.Errorf("%s: %s", path, got.text)
 		}

@@ -9,20 +9,18 @@ func emptyRoutes(*api) routes {
 		"GET /oauth/authorizations/{id}":         none("authorization"),
 		"DELETE /oauth/authorizations/{id}":      none("authorization"),
 		"DELETE /oauth/sessions/{id}":            none("session"),
-		"GET /account/features/{feature}":        none("feature"),
 		"GET /apps/{app}/pipeline-couplings":     noneOf("pipeline-coupling"), // the CLI crashes on an empty 200
 		"GET /apps/{app}/addons/{addon}":         noneOf("add_on"),
-		"GET /apps/{app}/features/{feature}":     noneOf("feature"),
 		"GET /apps/{app}/sni-endpoints/{domain}": noneOf("sni_endpoint"),
 	}
 	for _, path := range []string{
-		"/account/features", "/account/keys", "/addon-attachments", "/addons",
+		"/account/keys", "/addon-attachments", "/addons",
 		"/oauth/authorizations", "/oauth/clients", "/oauth/sessions", "/pipelines", "/spaces", "/teams",
 	} {
 		r["GET "+path] = func(*call) (answer, error) { return ok([]object{}) }
 	}
 	for _, path := range []string{
-		"addon-attachments", "addons", "features", "log-drains", "sni-endpoints", "webhooks",
+		"addon-attachments", "addons", "log-drains", "sni-endpoints", "webhooks",
 	} {
 		r["GET /apps/{app}/"+path] = onApp(func(*call, manifold.App) (answer, error) { return ok([]object{}) })
 	}

@@ -1,7 +1,6 @@
 package platform
 
 import (
-	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -156,16 +155,21 @@ func buildpackObjects(app manifold.App) []object {
 	return all
 }
 
-// domainObject is the name every app answers to.
-func (a *api) domainObject(app manifold.App) object {
-	host := a.WebURL(app.Name)
-	if u, err := url.Parse(host); err == nil {
-		host = u.Hostname()
-	}
+// domainObject shows a domain; target is what its DNS entry should point at,
+// nil if it has one by itself.
+func domainObject(app manifold.App, d manifold.Domain, kind string, target any) object {
 	return object{
-		"id": fixedID("domain", app.ID), "app": appRef(app), "hostname": host, "kind": "heroku",
-		"cname": nil, "status": "none", "acm_status": nil, "acm_status_reason": nil, "sni_endpoint": nil,
-		"created_at": when(app.CreatedAt), "updated_at": when(app.CreatedAt),
+		"id": d.ID, "app": appRef(app), "hostname": d.Hostname, "kind": kind,
+		"cname": target, "status": "none", "acm_status": nil, "acm_status_reason": nil, "sni_endpoint": nil,
+		"created_at": when(d.CreatedAt), "updated_at": when(d.CreatedAt),
+	}
+}
+
+func featureObject(app manifold.App, f manifold.Feature) object {
+	return object{
+		"id": fixedID("feature", f.Name), "name": f.Name, "display_name": f.Name, "description": f.Description,
+		"enabled": app.Feature(f.Name), "state": "general", "doc_url": "", "feedback_email": nil,
+		"created_at": when(app.CreatedAt), "updated_at": when(app.UpdatedAt),
 	}
 }
 

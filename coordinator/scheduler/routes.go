@@ -17,6 +17,9 @@ func (st *state) routes() []manifold.Route {
 			App: a.ID, Name: a.Name, Hosts: []string{a.Name + "." + st.settings.Domain},
 			Maintenance: a.Maintenance, Blank: a.release.Slug == "", Backends: []manifold.Backend{},
 		}
+		for _, d := range a.Domains {
+			r.Hosts = append(r.Hosts, d.Hostname)
+		}
 		for _, f := range a.formation {
 			if f.Type == web {
 				r.WebQuantity = f.Quantity

@@ -105,8 +105,9 @@ func (s *Store) Apps(ctx context.Context) ([]manifold.App, error) {
 	return apps, err
 }
 
-// UpdateApp changes an app as a whole; the name may change, to one that is
-// free, id and creation time stay. An error of change ends it.
+// UpdateApp changes an app as a whole; name and domains may change, to ones
+// that are free, else it is ErrTaken; id and creation time stay. An error of
+// change ends it.
 func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.App) error) (manifold.App, error) {
 	var app manifold.App
 	err := s.transact(ctx, func(t *tx) error {
@@ -125,6 +126,9 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 				return err
 			}
 			t.remove(key("names", was.Name))
+		}
+		if err := t.claimDomains(app, was.Domains); err != nil {
+			return err
 		}
 		return t.put(key("apps", id), appRecord{App: app, Head: was.Head})
 	})
@@ -153,6 +157,9 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		t.remove(key("apps", id))
 		t.remove(key("names", app.Name))
 		t.remove(key("formations", id))
+		for _, d := range app.Domains {
+			t.remove(key("domains", d.Hostname))
+		}
 		t.removeUnder(key("releases", id, ""))
 		t.removeUnder(key("configs", id, ""))
 		return t.put(key("deleted", id), slices.Compact(slugs))

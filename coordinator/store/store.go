@@ -34,6 +34,7 @@ var (
 //
 //	apps/APP                  app, and the number of its newest release
 //	names/NAME                the app's id; makes names unique
+//	domains/HOSTNAME          the app's id; makes them unique
 //	releases/APP/0000000001   release, and the version that set its config vars
 //	configs/APP/0000000001    config vars, sealed
 //	formations/APP            the whole formation
