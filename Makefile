@@ -53,6 +53,11 @@ test-hostile: ## Hostile apps on a platform of their own beside a timed neighbou
 	@test/packages $(TEST_PACKAGES)
 	@go test -count=1 -timeout 30m -v ./test/hostile
 
+.PHONY: test-survive
+test-survive: ## The agent killed 200 times and dynos replaced in every way under load, as a table (as root)
+	@test/packages $(TEST_PACKAGES)
+	@MANIFOLD_SURVIVE=full go test -count=1 -timeout 30m -v ./test/survive
+
 .PHONY: lint
 lint: build ## Format, vet, staticcheck, tidy
 	@test/lint
