@@ -136,6 +136,9 @@ const DynoUID = 1000
 type Observation struct {
 	Host     string `json:"host"`
 	Revision int64  `json:"revision"` // of the Desired last applied
+	// Draining asks to be emptied: no new dynos, and another host's in the
+	// place of those here, where one can take them.
+	Draining bool   `json:"draining,omitempty"`
 	Dynos    []Dyno `json:"dynos"`
 }
 
@@ -151,6 +154,9 @@ type Dyno struct {
 	Addr       string    `json:"addr,omitempty"`   // host:port a router can dial; web dynos only
 	Crashes    int       `json:"crashes,omitempty"`
 	NextTry    time.Time `json:"next_try,omitzero"`
+	// Replace asks for another dyno in its place: somebody on the host wants
+	// this one gone, as soon as it is up. Formation dynos only.
+	Replace bool `json:"replace,omitempty"`
 	// OutputSeq is the number of log lines the finished run wrote, so that
 	// a reader knows when it has them all.
 	OutputSeq uint64 `json:"output_seq,omitempty"`

@@ -19,6 +19,8 @@
 //	runlog.go     one run's two log streams on disk
 //	ship.go       their way to the coordinator; tail.go sees writes
 //	observe.go    what the coordinator is told
+//	hands.go      what the door has the agent do: drain.go, freeze.go, autopsy.go
+//	examine.go    the doctor's facts
 //	eyes.go       what an SRE is shown at the door (package door); teardown.go
 package agent
 
@@ -50,6 +52,7 @@ type agent struct {
 	uplink *uplink
 	up     coordinator // the same, or a test's
 	shelf  shelf
+	morgue morgue
 	ship   *shipper
 
 	// fault is called before each record and each effect: tests have the
@@ -61,14 +64,15 @@ type agent struct {
 	starts  chan struct{}   // bounds boxes being built at once
 	changed chan struct{}   // something to observe
 
-	mu      sync.Mutex
-	id      manifold.Identity
-	desired manifold.Desired
-	known   bool  // desired was loaded or received: else nothing may be stopped by it
-	applied int64 // revision of desired that was reconciled
-	drivers map[string]*driver
-	execs   map[string]bool // those desired and begun
-	halting bool            // torn down: nothing is begun any more
+	mu       sync.Mutex
+	id       manifold.Identity
+	desired  manifold.Desired
+	known    bool  // desired was loaded or received: else nothing may be stopped by it
+	applied  int64 // revision of desired that was reconciled
+	drivers  map[string]*driver
+	execs    map[string]bool // those desired and begun
+	halting  bool            // torn down: nothing is begun any more
+	draining bool            // this host is to be emptied (drain.go)
 
 	tearing sync.Mutex // held while a teardown is under way
 	torn    bool
@@ -98,10 +102,7 @@ func Run(ctx context.Context, cfg Config) error {
 		return err
 	}
 	defer images.Close()
-	host, err := isolation.Open(isolation.Config{
-		Instance: cfg.Instance, Dir: h.runs(), Pool: cfg.Pool, UIDBase: cfg.UIDBase, Resolvers: cfg.Resolvers,
-		CgroupParent: cfg.CgroupParent, Log: cfg.Log,
-	})
+	host, err := isolation.Open(cfg.isolation(h))
 	if err != nil {
 		return err
 	}
@@ -115,7 +116,7 @@ func Run(ctx context.Context, cfg Config) error {
 func newAgent(cfg Config, h home, boot string) *agent {
 	return &agent{
 		cfg: cfg, log: cfg.Log, home: h, boot: boot, policy: supervisor.DefaultPolicy,
-		shelf: shelf{h.dynos(), cfg.Log}, uplink: newUplink(),
+		shelf: shelf{h.dynos(), cfg.Log}, morgue: morgue{h.autopsies(), cfg.Log}, uplink: newUplink(),
 		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		changed: make(chan struct{}, 1),
 		drivers: map[string]*driver{}, execs: map[string]bool{},
@@ -151,7 +152,7 @@ func (a *agent) run(ctx context.Context) error {
 	a.work.Go(func() { a.ship.run(ctx) })
 	a.work.Go(func() { a.join(ctx); a.follow(ctx) })
 	a.work.Go(func() { a.observe(ctx) })
-	a.work.Go(func() { a.every(ctx, reconcileEvery, a.reconcile) })
+	a.work.Go(func() { a.every(ctx, reconcileEvery, func() { a.thawOverdue(); a.reconcile() }) })
 	a.work.Go(func() { a.collectImages(ctx) })
 	a.work.Go(func() { a.notifySystemd(ctx) })
 	torndown := make(chan struct{})
@@ -173,9 +174,13 @@ func (a *agent) run(ctx context.Context) error {
 // begin adopts what is there and starts what was desired last, without
 // waiting for the coordinator.
 func (a *agent) begin() error {
+	if err := a.leaveSettings(); err != nil {
+		a.log.Warn("the doctor will not know this agent's settings", "error", err)
+	}
 	if id, err := readIdentity(a.home); err == nil {
 		a.setIdentity(id)
 	}
+	a.loadDrain()
 	if err := a.loadDesired(); err != nil {
 		return err
 	}

@@ -46,9 +46,11 @@ type driver struct {
 	mu    sync.Mutex
 	view  manifold.Dyno // the last one shown
 	state supervisor.State
-	asked bool // it was withdrawn
-	live  box  // of the present run, while it is up
-	port  int  // its $PORT
+	asked bool      // it was withdrawn
+	live  box       // of the present run, while it has processes
+	port  int       // its $PORT
+	until time.Time // it is frozen; then it is thawed at the latest
+	leave bool      // somebody on this host asked for another one in its place
 }
 
 // message is an event on its way to its driver, with the box it is about.
@@ -56,6 +58,7 @@ type message struct {
 	event supervisor.Event
 	box   box
 	line  io.ReadWriteCloser // to the client, of a box that was launched with one
+	do    func()             // in place of an event: something with the driver's own
 }
 
 // task is a launch or a collection under way.
@@ -71,6 +74,11 @@ func newDriver(a *agent, rec *record, found box) *driver {
 	}
 	d.timer = time.NewTimer(time.Hour)
 	d.timer.Stop()
+	if found != nil {
+		if order, err := readFreeze(found.Dir()); err == nil {
+			d.until = order.Until
+		}
+	}
 	d.show()
 	return d
 }
@@ -91,6 +99,10 @@ func (d *driver) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case m := <-d.mail:
+			if m.do != nil {
+				m.do()
+				continue
+			}
 			d.take(ctx, m)
 		case <-d.timer.C:
 			d.step(ctx, supervisor.Event{Kind: supervisor.Due, Due: d.rec.Dyno.Due, Run: d.rec.Dyno.Run})
@@ -356,6 +368,7 @@ func (d *driver) watch(ctx context.Context, b box) {
 
 // remove takes the present run's box away and lets its log go home.
 func (d *driver) remove() {
+	d.autopsy()
 	if d.runLog != nil {
 		if d.box != nil {
 			if err := d.runLog.adopt(d.box.LogDir()); err != nil {
@@ -404,8 +417,11 @@ func (d *driver) show() {
 	d.mu.Lock()
 	d.view, d.state, d.asked = v, dyno.State, dyno.Withdrawn
 	d.live, d.port = nil, dyno.Port
-	if dyno.State == supervisor.Up {
+	if holdsProcesses(dyno.State) {
 		d.live = d.box
+	}
+	if d.live == nil {
+		d.until = time.Time{}
 	}
 	d.mu.Unlock()
 	d.a.notice()
@@ -413,14 +429,50 @@ func (d *driver) show() {
 
 // running returns the box of a dyno that is up, and its $PORT.
 func (d *driver) running() (box, int) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.live, d.port
+	b, port, state := d.held()
+	if state != supervisor.Up {
+		return nil, 0
+	}
+	return b, port
 }
 
-// look returns what show made visible.
+// held returns the box of a dyno that has processes, whether they serve yet or
+// end already, its $PORT and where it stands.
+func (d *driver) held() (box, int, supervisor.State) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.live, d.port, d.state
+}
+
+// look returns what show made visible. A frozen dyno has no address: nobody
+// shall be sent to it.
 func (d *driver) look() (manifold.Dyno, supervisor.State) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.view, d.state
+	v := d.view
+	v.Replace = d.leave && d.state != supervisor.Gone
+	if !d.until.IsZero() {
+		v.Addr = ""
+	}
+	return v, d.state
+}
+
+// setFrozen notes until when the dyno is frozen at most; zero: it is not. It
+// says whether that is news.
+func (d *driver) setFrozen(until time.Time) (changed bool) {
+	d.mu.Lock()
+	changed = !d.until.Equal(until)
+	d.until = until
+	d.mu.Unlock()
+	if changed {
+		d.a.notice()
+	}
+	return changed
+}
+
+// frozen returns what setFrozen noted.
+func (d *driver) frozen() time.Time {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.until
 }

@@ -58,7 +58,11 @@ func (a *agent) startGuest(ctx context.Context, x manifold.Exec, is manifold.Att
 	if b == nil {
 		return nil, fmt.Errorf("%s is not up", d.assignment.Dyno)
 	}
-	as := d.assignment
+	return enter(ctx, d.assignment, b, port, x, is)
+}
+
+// enter starts a process in a dyno, with the app's environment.
+func enter(ctx context.Context, as manifold.Assignment, b box, port int, x manifold.Exec, is manifold.Attach) (*isolation.Guest, error) {
 	as.Command = x.Command
 	as.Env = maps.Clone(as.Env)
 	if as.Env == nil {

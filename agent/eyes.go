@@ -40,7 +40,7 @@ func (a *agent) Statuses() []door.Status {
 			as := d.assignment
 			_, state := d.look()
 			list = append(list, door.Status{
-				Dyno: dyno, AppName: as.AppName, Kind: as.Kind, Release: as.Release, Size: as.Size.Name, Step: state,
+				Dyno: dyno, AppName: as.AppName, Kind: as.Kind, Release: as.Release, Size: as.Size.Name, Step: state, FrozenUntil: d.frozen(),
 			})
 		}
 	}

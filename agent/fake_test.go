@@ -114,9 +114,14 @@ func (b *fakeBox) end(exit *isolation.Exit) {
 
 func (b *fakeBox) Run() string           { return b.spec.Run }
 func (b *fakeBox) Addr() netip.Addr      { return netip.MustParseAddr("192.0.2.1") }
+func (b *fakeBox) Dir() string           { return b.dir }
+func (b *fakeBox) Keep(string) error     { return nil }
 func (b *fakeBox) LogDir() string        { return filepath.Join(b.dir, "log") }
 func (b *fakeBox) Done() <-chan struct{} { return b.done }
 func (b *fakeBox) Kill() error           { b.end(nil); return nil }
+
+func (b *fakeBox) Freeze(context.Context) error { return nil }
+func (b *fakeBox) Thaw() error                  { return nil }
 
 func (b *fakeBox) Attached() *isolation.Stream { return nil }
 

@@ -15,16 +15,19 @@ import (
 // assignments hold config vars.
 type home struct{ dir string }
 
-func (h home) identity() string { return filepath.Join(h.dir, "identity.json") }
-func (h home) desired() string  { return filepath.Join(h.dir, "desired.json") }
-func (h home) dynos() string    { return filepath.Join(h.dir, "dynos") }
-func (h home) runs() string     { return filepath.Join(h.dir, "runs") }
-func (h home) images() string   { return filepath.Join(h.dir, "images") }
+func (h home) identity() string  { return filepath.Join(h.dir, "identity.json") }
+func (h home) settings() string  { return filepath.Join(h.dir, "host.json") }
+func (h home) draining() string  { return filepath.Join(h.dir, "draining") }
+func (h home) autopsies() string { return filepath.Join(h.dir, "autopsies") }
+func (h home) desired() string   { return filepath.Join(h.dir, "desired.json") }
+func (h home) dynos() string     { return filepath.Join(h.dir, "dynos") }
+func (h home) runs() string      { return filepath.Join(h.dir, "runs") }
+func (h home) images() string    { return filepath.Join(h.dir, "images") }
 
 // lock makes the directory and takes it for this process, for as long as the
 // file it returns is open.
 func (h home) lock() (*os.File, error) {
-	for _, dir := range []string{h.dir, h.dynos(), h.runs(), h.images()} {
+	for _, dir := range []string{h.dir, h.dynos(), h.runs(), h.images(), h.autopsies()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the agent's directory: %w", err)
 		}

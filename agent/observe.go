@@ -59,10 +59,17 @@ func (a *agent) observeOnce(ctx context.Context) error {
 	return a.up.Post(ctx, "/fleet/v1/observed", a.observation())
 }
 
+// tell lets the coordinator know now, if it is there.
+func (a *agent) tell(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	return a.observeOnce(ctx)
+}
+
 func (a *agent) observation() manifold.Observation {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	o := manifold.Observation{Host: a.id.ID, Revision: a.applied, Dynos: []manifold.Dyno{}}
+	o := manifold.Observation{Host: a.id.ID, Revision: a.applied, Draining: a.draining, Dynos: []manifold.Dyno{}}
 	for _, d := range a.drivers {
 		if view, state := d.look(); state != supervisor.Gone {
 			o.Dynos = append(o.Dynos, view)

@@ -28,10 +28,14 @@ type boxHost interface {
 type box interface {
 	Run() string
 	Addr() netip.Addr
+	Dir() string
 	LogDir() string
 	Stop() error
 	Kill() error
 	Hangup() error
+	Freeze(ctx context.Context) error
+	Thaw() error
+	Keep(dir string) error
 	Attached() *isolation.Stream
 	Exec(ctx context.Context, e isolation.Exec) (*isolation.Guest, error)
 	Done() <-chan struct{}

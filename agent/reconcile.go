@@ -187,6 +187,7 @@ func (a *agent) remove(b box) {
 // collectImages drops the images that no assignment here names, now and then.
 func (a *agent) collectImages(ctx context.Context) {
 	for sleep(ctx, 10*time.Minute) {
+		a.morgue.prune(time.Now())
 		freed, err := a.images.Collect(a.imageWanted())
 		if err != nil {
 			a.log.Error("old images could not be collected", "error", err)

@@ -35,6 +35,7 @@ type record struct {
 	Assignment manifold.Assignment `json:"assignment"`
 	Dyno       supervisor.Dyno     `json:"dyno"`
 	Effects    []supervisor.Effect `json:"effects,omitempty"` // of the last step
+	Keep       bool                `json:"keep,omitempty"`    // what is left of the run stays for an autopsy
 }
 
 // shelf keeps the records:

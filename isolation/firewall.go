@@ -60,13 +60,24 @@ func (cfg Config) applyFirewall() error {
 	if err != nil {
 		return fmt.Errorf("open nftables: %w", err)
 	}
-	t := &ruleset{cfg: cfg, c: c, table: &nftables.Table{Name: cfg.Instance, Family: nftables.TableFamilyINet}}
+	if _, err := cfg.ruleset(c); err != nil {
+		return err
+	}
+	if err := c.Flush(); err != nil {
+		return fmt.Errorf("load firewall table %s: %w", cfg.Instance, err)
+	}
+	return nil
+}
+
+// ruleset puts the table together on c; a Flush loads it.
+func (cfg Config) ruleset(c *nftables.Conn) (*ruleset, error) {
+	t := &ruleset{cfg: cfg, c: c, table: &nftables.Table{Name: cfg.Instance, Family: nftables.TableFamilyINet}, rules: map[string]int{}}
 	c.AddTable(t.table) // so that the delete finds one
 	c.DelTable(t.table)
 	c.AddTable(t.table)
 	limits, err := t.limits()
 	if err != nil {
-		return fmt.Errorf("make firewall sets: %w", err)
+		return nil, fmt.Errorf("make firewall sets: %w", err)
 	}
 	egress := t.egress(limits)
 	from, to := t.link(expr.MetaKeyIIFNAME, expr.CmpOpEq), t.link(expr.MetaKeyOIFNAME, expr.CmpOpEq)
@@ -91,10 +102,7 @@ func (cfg Config) applyFirewall() error {
 	nat := c.AddChain(&nftables.Chain{Name: "postrouting", Table: t.table, Type: nftables.ChainTypeNAT,
 		Hooknum: nftables.ChainHookPostrouting, Priority: nftables.ChainPriorityNATSource})
 	t.rule(nat, t.source(expr.CmpOpEq), t.link(expr.MetaKeyOIFNAME, expr.CmpOpNeq), []expr.Any{&expr.Masq{}})
-	if err := c.Flush(); err != nil {
-		return fmt.Errorf("load firewall table %s: %w", cfg.Instance, err)
-	}
-	return nil
+	return t, nil
 }
 
 // removeFirewall removes our table, if there is one.
@@ -115,6 +123,7 @@ type ruleset struct {
 	cfg   Config
 	c     *nftables.Conn
 	table *nftables.Table
+	rules map[string]int // chain → how many it has
 }
 
 func (t *ruleset) hook(name string, hook *nftables.ChainHook) *nftables.Chain {
@@ -131,6 +140,7 @@ func (t *ruleset) rule(chain *nftables.Chain, parts ...[]expr.Any) {
 	for _, p := range parts {
 		all = append(all, p...)
 	}
+	t.rules[chain.Name]++
 	t.c.AddRule(&nftables.Rule{Table: t.table, Chain: chain, Exprs: all})
 }
 

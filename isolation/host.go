@@ -80,7 +80,7 @@ func Open(cfg Config) (*Host, error) {
 	if h.launcher, err = sealLauncher(); err != nil {
 		return nil, err
 	}
-	if warning := swapWarning(hostSwap()); warning != "" {
+	if warning := SwapWarning(hostSwap()); warning != "" {
 		cfg.Log.Warn(warning)
 	}
 	return h, nil

@@ -126,12 +126,18 @@ func mountScratch(image string, readOnly bool) (*os.File, error) {
 // look's own thread sees it: what makes a mount of it (slugfs's Pack) must be
 // called on look's goroutine.
 func (b *Box) Scratch(look func(dir *os.File) error) error {
-	mount, err := mountScratch(filepath.Join(b.Dir(), scratchName), true)
+	return LookInto(b.Dir(), look)
+}
+
+// LookInto is Scratch for a directory that holds a run's writable layer: its
+// own, or one that Keep filled.
+func LookInto(runDir string, look func(dir *os.File) error) error {
+	mount, err := mountScratch(filepath.Join(runDir, scratchName), true)
 	if err != nil {
 		return err
 	}
 	defer mount.Close()
-	place := filepath.Join(b.Dir(), "scratch")
+	place := filepath.Join(runDir, "scratch")
 	if err := os.Mkdir(place, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return err
 	}

@@ -46,6 +46,9 @@ func (cfg Config) check() error {
 	return nil
 }
 
+// UIDs is how many user ids dynos may use, from UIDBase on.
+func (cfg Config) UIDs() int { return cfg.slots() * idsPerSlot }
+
 func (s slot) uid(cfg Config) int { return int(cfg.UIDBase) + int(s)*idsPerSlot }
 
 func (s slot) addr(cfg Config, offset int) netip.Addr {

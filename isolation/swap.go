@@ -38,8 +38,9 @@ func hostSwap() int64 {
 	return int64(info.Totalswap) * int64(info.Unit)
 }
 
-// swapWarning is what whoever starts the agent must know, or "".
-func swapWarning(hostSwap int64) string {
+// SwapWarning is what whoever answers for a host with that much swap, in
+// bytes, must know, or "".
+func SwapWarning(hostSwap int64) string {
 	size, err := manifold.ParseSize(manifold.DefaultSize)
 	if err != nil {
 		return ""

@@ -21,10 +21,10 @@ func TestMemoryFollowsTheHostsSwap(t *testing.T) {
 			t.Errorf("with %d MiB of swap: %d MiB and %d MiB of swap, want %v", host/mib, ram/mib, swap/mib, want)
 		}
 	}
-	if said := swapWarning(100 * mib); !strings.Contains(said, "(100 MiB) for one Standard-1X dyno (1024 MiB)") || !strings.Contains(said, "up to 1436 MiB") {
+	if said := SwapWarning(100 * mib); !strings.Contains(said, "(100 MiB) for one Standard-1X dyno (1024 MiB)") || !strings.Contains(said, "up to 1436 MiB") {
 		t.Errorf("the warning is %q", said)
 	}
-	if said := swapWarning(1 << 30); said != "" {
+	if said := SwapWarning(1 << 30); said != "" {
 		t.Errorf("enough swap, yet: %q", said)
 	}
 }

@@ -97,11 +97,17 @@ func (s *Store) Has(img manifold.Image) bool {
 // Path returns the image's file, or ErrMissing. The file is read-only to the
 // caller; while it is open Collect leaves it alone.
 func (s *Store) Path(img manifold.Image) (string, error) {
+	return Find(img, append([]string{s.dir}, s.shared...)...)
+}
+
+// Find returns an image's file in one of the directories of Stores, or
+// ErrMissing. It needs no Store.
+func Find(img manifold.Image, dirs ...string) (string, error) {
 	name, err := hexOf(img.Digest)
 	if err != nil {
 		return "", err
 	}
-	for _, dir := range append([]string{s.dir}, s.shared...) {
+	for _, dir := range dirs {
 		path := filepath.Join(dir, name+suffix)
 		if info, err := os.Lstat(path); err == nil && info.Mode().IsRegular() {
 			return path, nil

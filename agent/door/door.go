@@ -13,13 +13,20 @@
 //	GET  /v1/dynos/{dyno}    those that go by that name
 //	POST /v1/teardown        stop every dyno, remove all that is ours, answer, exit;
 //	                         with ?now=true kill them, also while one is under way
+//	POST /v1/drain           have this host emptied; /v1/undrain takes new dynos again
+//	POST /v1/dynos/{dyno}/restart  another in its place, which is up before it goes
+//	POST /v1/dynos/{dyno}/stop     now, with ?grace=10s to SIGKILL
+//	POST /v1/dynos/{dyno}/freeze   until /thaw, at most for ?limit=15m
+//	POST /v1/dynos/{dyno}/keep     what is left of it stays when it ends; ?off=true
+//	POST /v1/dynos/{dyno}/exec     a process in it: an upgrade to manifold-attach/1
+//	GET  /v1/autopsies             what is kept; DELETE /v1/autopsies/{run}
 //
 // A {dyno} is a name ("web.1"), an app and a name ("hello:web.1"), an
 // assignment or a run. Errors are answered as manifold.ErrorBody.
 //
 //	door.go    the server       listen.go  the socket
 //	audit.go   who did what     answer.go  replies and errors
-//	sees.go    what is shown    acts.go    what is done
+//	sees.go    what is shown    acts.go    what is done (dynoacts.go, exec.go)
 package door
 
 import (
@@ -28,6 +35,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"sync"
 	"time"
 )
 
@@ -47,11 +55,12 @@ type Config struct {
 
 // Door answers on the socket.
 type Door struct {
-	agent Agent
-	log   *slog.Logger
-	audit *audit
-	torn  chan struct{}   // holds one: a teardown was done and answered
-	ctx   context.Context // of Serve: what must outlive its client's request runs on it
+	agent    Agent
+	log      *slog.Logger
+	audit    *audit
+	torn     chan struct{}   // holds one: a teardown was done and answered
+	sessions sync.WaitGroup  // connections that became a process's streams
+	ctx      context.Context // of Serve: what must outlive its client's request runs on it
 }
 
 // New opens the audit log. The caller closes the door.
@@ -99,6 +108,7 @@ func (d *Door) Serve(ctx context.Context, l net.Listener) (tornDown bool) {
 		server.Close()
 	}
 	<-ended
+	d.sessions.Wait() // their lines end with the agent's context
 	return tornDown
 }
 

@@ -19,7 +19,10 @@ import (
 )
 
 // fakeAgent is an agent with two apps' dynos.
-type fakeAgent struct{ teardowns atomic.Int32 }
+type fakeAgent struct {
+	Acts      // nil: no other act is asked for
+	teardowns atomic.Int32
+}
 
 func (*fakeAgent) Alive(context.Context) error { return nil }
 func (*fakeAgent) Health() Health              { return Health{Status: "ok", Host: "host"} }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"manifold"
 	"manifold/supervisor"
@@ -36,6 +37,8 @@ type Status struct {
 	Release int              `json:"release,omitempty"`
 	Size    string           `json:"size"`
 	Step    supervisor.State `json:"step"` // finer than State
+	// FrozenUntil is when a frozen dyno is thawed at the latest; zero: it is not frozen.
+	FrozenUntil time.Time `json:"frozen_until,omitzero"`
 }
 
 // Is says whether the dyno goes by ref: a name, an app and a name, an

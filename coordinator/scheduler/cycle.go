@@ -44,7 +44,7 @@ func (st *state) cycles(steady []store.Placement) []action {
 			due = append(due, p)
 		}
 	}
-	if len(due) == 0 || !st.anyLive() {
+	if len(due) == 0 || !st.anyTaker() {
 		return nil
 	}
 	perApp, inAll := map[string]int{}, 0

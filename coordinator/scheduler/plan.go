@@ -40,6 +40,7 @@ func (s slot) key() string { return s.app + "/" + s.dyno }
 //	a slot's placements             keeper up?   then
 //	no keeper, a host is live                    place one; it is the keeper from now on
 //	no keeper, no host                           say so; what is there stays
+//	keeper's host is draining       no other     say so; it stays
 //	keeper and others               yes          the others leave
 //	keeper and others               no           the others that are not up leave; one that is up serves on,
 //	                                             unless the app turned preboot off: then it leaves too
@@ -47,7 +48,7 @@ func (s slot) key() string { return s.app + "/" + s.dyno }
 //	slot not wanted any more                     all leave
 //
 // The keeper is the newest placement that is what the formation and the
-// current release want and that nobody asked to replace. A placement leaves
+// current release want and that nobody asked to replace, here or on its host. A placement leaves
 // in steps, each durable before the next, so that a coordinator killed in
 // between goes on from the step it reached:
 //
@@ -71,7 +72,9 @@ func plan(st *state) []action {
 			actions = append(actions, st.fill(want, load))
 			continue
 		}
-		if len(bySlot[want.slot]) == 1 {
+		if st.draining(keeper.Host) {
+			actions = append(actions, action{verb: say, slot: want.slot, text: "Staying on a host that is being drained: no other host is online to take it"})
+		} else if len(bySlot[want.slot]) == 1 {
 			steady = append(steady, *keeper)
 		}
 		for _, p := range bySlot[want.slot] {
@@ -111,13 +114,14 @@ func (st *state) onward(p store.Placement, wanted map[slot]bool) (action, bool) 
 func slotOf(p store.Placement) slot { return slot{p.Assignment.App, p.Assignment.Dyno} }
 
 // keeper is the newest of a slot's placements that fits what is wanted. One on
-// a lost host does not, while another host could take its place.
+// a host that is lost or draining does not, while another host could take its
+// place.
 func (st *state) keeper(placed []store.Placement, want want) *store.Placement {
 	var best *store.Placement
 	for i, p := range placed {
 		a := p.Assignment
-		fits := !p.Replace && a.Release == want.release && a.Size.Name == want.size.Name && a.Command == want.command
-		if !fits || st.lost(p.Host) && st.anyLive() {
+		fits := !p.Replace && !st.dyno(p).Replace && a.Release == want.release && a.Size.Name == want.size.Name && a.Command == want.command
+		if !fits || (st.lost(p.Host) || st.draining(p.Host)) && st.anyTaker() {
 			continue
 		}
 		if best == nil || newer(a, best.Assignment) {
@@ -139,7 +143,7 @@ func (st *state) fill(want want, load map[string]*load) action {
 	}
 	host := leastLoaded(load, want.kin())
 	if host == "" {
-		return action{verb: say, slot: want.slot, text: "Waiting for a host: " + ErrNoHost.Error()}
+		return action{verb: say, slot: want.slot, text: "Waiting for a host: " + st.noTaker()}
 	}
 	load[host].add(want.kin(), want.size.Memory)
 	return action{verb: place, slot: want.slot, host: host}
@@ -156,11 +160,11 @@ func (l *load) add(kin string, memory int64) {
 	l.kin[kin]++
 }
 
-// load counts what each live host was given and still runs.
+// load counts what each host that takes dynos was given and still runs.
 func (st *state) load() map[string]*load {
 	all := map[string]*load{}
 	for _, h := range st.stored.hosts {
-		if st.hosts[h.ID].Live {
+		if st.takes(h.ID) {
 			all[h.ID] = &load{kin: map[string]int{}}
 		}
 	}
@@ -245,8 +249,22 @@ func (st *state) lost(host string) bool {
 	return !h.Live && st.now.Sub(seen) >= st.settings.HostLost
 }
 
-func (st *state) anyLive() bool {
-	return slices.ContainsFunc(st.stored.hosts, func(h manifold.Host) bool { return st.hosts[h.ID].Live })
+// draining says whether a host asked to be emptied.
+func (st *state) draining(host string) bool { return st.hosts[host].Observation.Draining }
+
+// takes says whether new dynos may be placed on a host.
+func (st *state) takes(host string) bool { return st.hosts[host].Live && !st.draining(host) }
+
+func (st *state) anyTaker() bool {
+	return slices.ContainsFunc(st.stored.hosts, func(h manifold.Host) bool { return st.takes(h.ID) })
+}
+
+// noTaker says why there is none.
+func (st *state) noTaker() string {
+	if slices.ContainsFunc(st.stored.hosts, func(h manifold.Host) bool { return st.hosts[h.ID].Live }) {
+		return "every host that is online is being drained: manifold host undrain on one of them"
+	}
+	return ErrNoHost.Error()
 }
 
 // settled says whether only news can bring something to do: no bound runs.

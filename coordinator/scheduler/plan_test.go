@@ -81,6 +81,25 @@ func dyno(id, name string, version int, seen manifold.State, change ...func(*sto
 	}
 }
 
+func draining(host string) func(*state) {
+	return func(st *state) {
+		h := st.hosts[host]
+		h.Observation.Draining = true
+		st.hosts[host] = h
+	}
+}
+
+// asked is a host's wish for another dyno in an assignment's place.
+func asked(host, id string) func(*state) {
+	return func(st *state) {
+		d := st.observed[placed{host, id}]
+		d.Replace = true
+		st.observed[placed{host, id}] = d
+	}
+}
+
+func on(host string) func(*store.Placement) { return func(p *store.Placement) { p.Host = host } }
+
 func phase(p store.Phase) func(*store.Placement) { return func(q *store.Placement) { q.Phase = p } }
 func replace(p *store.Placement)                 { p.Replace = true }
 func job(p *store.Placement) {
@@ -158,6 +177,17 @@ func TestPlan(t *testing.T) {
 		{"all hosts lost: wait", world(formation("web", 1), dyno("a", "web.1", 3, up), silent("h1", time.Hour)), ""},
 		{"spread", world(formation("web", 4), dyno("a", "web.1", 3, up), live("h2"), live("h3")),
 			"place app/web.2@h2, place app/web.3@h3, place app/web.4@h1"},
+
+		{"drain: a replacement elsewhere first", world(formation("web", 1), dyno("a", "web.1", 3, up), live("h2"), draining("h1")), "place app/web.1@h2"},
+		{"drain: the replacement is up", world(formation("web", 1), dyno("a", "web.1", 3, up), live("h2"),
+			dyno("b", "web.1", 3, up, on("h2")), draining("h1")), "retire a"},
+		{"drain of a single host: it stays, and says so", world(formation("web", 1), dyno("a", "web.1", 3, up), draining("h1")), "say app/web.1"},
+		{"drain: the other host is silent", world(formation("web", 1), dyno("a", "web.1", 3, up), live("h2"), silent("h2", time.Minute), draining("h1")), "say app/web.1"},
+		{"drain of all hosts: nothing goes round", world(formation("web", 1), dyno("a", "web.1", 3, up), live("h2"), draining("h1"), draining("h2")), "say app/web.1"},
+		{"no new dyno on a draining host", world(formation("web", 2), dyno("a", "web.1", 3, up, on("h2")), live("h2"), draining("h1")), "place app/web.2@h2"},
+		{"one-offs on a draining host run to their end", world(dyno("a", "run.1", 3, up, oneOff), live("h2"), draining("h1")), ""},
+		{"its host asks for another", world(formation("web", 1), dyno("a", "web.1", 3, up), asked("h1", "a")), "place app/web.1@h1"},
+		{"its host asked, the other is up", world(formation("web", 1), dyno("a", "web.1", 3, up), asked("h1", "a"), dyno("b", "web.1", 3, up)), "retire a"},
 
 		{"orphan job", world(dyno("a", "build.1", 0, up, job)), "stop a"},
 		{"job someone waits for", world(dyno("a", "build.1", 0, up, job), func(st *state) { st.jobs["a"] = true }), ""},
