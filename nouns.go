@@ -48,11 +48,17 @@ type Release struct {
 	User        string            `json:"user"` // email of who made it, kept as it was then
 	Slug        string            `json:"slug,omitempty"`
 	Config      map[string]string `json:"config,omitempty"`
-	Status      string            `json:"status"` // ReleaseSucceeded, ReleasePending, ReleaseFailed
+	Status      string            `json:"status"`           // ReleaseSucceeded, ReleasePending, ReleaseFailed
+	Output      string            `json:"output,omitempty"` // secret name of what its release command printed
 	CreatedAt   time.Time         `json:"created_at"`
 }
 
-// A release's status in the Platform API's words.
+// TypeRelease is the process type that makes a release phase: its command runs
+// once, as a one-off dyno, before a release of its slug serves.
+const TypeRelease = "release"
+
+// A release's status in the Platform API's words. One with a release phase is
+// pending until the command has ended; every other one succeeded at once.
 const (
 	ReleaseSucceeded = "succeeded"
 	ReleasePending   = "pending"

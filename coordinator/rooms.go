@@ -15,6 +15,8 @@ import (
 	"manifold/coordinator/fleet"
 	"manifold/coordinator/git"
 	"manifold/coordinator/logs"
+	"manifold/coordinator/outputs"
+	"manifold/coordinator/phase"
 	"manifold/coordinator/pki"
 	"manifold/coordinator/scheduler"
 	"manifold/coordinator/store"
@@ -32,6 +34,8 @@ type rooms struct {
 	attach    *attach.Room
 	fleet     *fleet.Server
 	scheduler *scheduler.Scheduler
+	outputs   *outputs.Room
+	phase     *phase.Room
 	compiler  *compiler.Compiler
 	git       *git.Server
 	closers   []io.Closer
@@ -96,15 +100,21 @@ func (r *rooms) openWork() (err error) {
 		},
 		Tell: func(app, process, text string) { r.logs.Write(app, manifold.SourceHeroku, process, text) },
 	})
+	if r.outputs, err = outputs.Open(cfg.dir("outputs")); err != nil {
+		return err
+	}
+	r.closers = append(r.closers, r.outputs)
+	r.phase = phase.New(phase.Config{Store: r.store, Dynos: r.scheduler, Logs: r.logs, Outputs: r.outputs, Log: cfg.Log.With("room", "phase")})
 	r.compiler, err = compiler.New(compiler.Config{
 		Dir: cfg.dir("cache"), Runner: r.scheduler, Store: r.store, Log: cfg.Log.With("room", "compiler"),
 		Layers: func(name string) ([]manifold.Image, error) {
 			s, err := r.stack(name)
 			return s.Build, err
 		},
-		URL: func(app manifold.App) string { return r.webURL(app.Name) },
-		Say: func(app, text string) { r.logs.Write(app, manifold.SourceApp, "api", text) },
-		Env: cfg.BuildEnv, CA: cfg.BuildCA, Buildpacks: cfg.Buildpacks,
+		URL:    func(app manifold.App) string { return r.webURL(app.Name) },
+		Follow: r.phase.Follow,
+		Say:    func(app, text string) { r.logs.Write(app, manifold.SourceApp, "api", text) },
+		Env:    cfg.BuildEnv, CA: cfg.BuildCA, Buildpacks: cfg.Buildpacks,
 		TimeLimit: cfg.BuildLimit, SlugLimit: cfg.SlugLimit,
 	})
 	if err != nil {

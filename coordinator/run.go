@@ -56,6 +56,7 @@ func (r *rooms) run(ctx context.Context) error {
 	parts.Go(func() error { return r.attach.Serve(ctx, doors.attach) })
 	parts.Go(func() error { return r.fleet.Serve(ctx, doors.fleet) })
 	parts.Go(func() error { return r.scheduler.Run(ctx) })
+	parts.Go(func() error { return r.phase.Run(ctx) })
 	parts.Go(func() error { return r.git.Run(ctx) })
 	addresses := Addresses{API: doors.http[0].ln.Addr(), TLS: doors.http[1].ln.Addr(), Attach: doors.attach.Addr(), Fleet: doors.fleet.Addr()}
 	r.cfg.Log.Info("coordinator ready", "api", addresses.API.String(), "tls", addresses.TLS.String(), "attach", addresses.Attach.String(), "fleet", addresses.Fleet.String())
@@ -102,6 +103,8 @@ func (r *rooms) front() (http.Handler, error) {
 			r.git.ServeHTTP(w, req)
 		case strings.HasPrefix(req.URL.Path, "/streams/"):
 			r.logs.ServeHTTP(w, req)
+		case strings.HasPrefix(req.URL.Path, "/outputs/"):
+			r.outputs.ServeHTTP(w, req)
 		case req.URL.Path == "/healthz":
 			r.health(w, req)
 		default:

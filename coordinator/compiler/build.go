@@ -16,6 +16,7 @@ import (
 
 	"manifold"
 	"manifold/coordinator/scheduler"
+	"manifold/coordinator/store"
 )
 
 // The driver's exit statuses; every other one is a fault of the driver or of
@@ -65,10 +66,10 @@ func (b *build) run(ctx context.Context) (manifold.Release, error) {
 	release, err := b.buildAndRelease(ctx)
 	if err != nil {
 		b.say("Build failed")
-	} else {
-		b.say("Build succeeded")
+		return release, err
 	}
-	return release, err
+	b.say("Build succeeded")
+	return b.launch(ctx, release)
 }
 
 // say writes into the app's log what its owners shall know later, in Heroku's
@@ -83,7 +84,7 @@ func (b *build) buildAndRelease(ctx context.Context) (_ manifold.Release, err er
 	if b.packs, b.chosen, err = b.Compiler.packs(b.App.Buildpacks); err != nil {
 		return manifold.Release{}, err
 	}
-	current, err := b.cfg.Store.CurrentRelease(ctx, b.App.ID)
+	current, err := b.cfg.Store.NewestRelease(ctx, b.App.ID)
 	if err != nil {
 		return manifold.Release{}, fmt.Errorf("read the config vars: %w", err)
 	}
@@ -260,30 +261,66 @@ func (b *build) tooLarge(size string) error {
 		"List what the app does not need when it runs in .slugignore.")
 }
 
-// release makes the slug the app's current release. It completes even if the
+// release makes the slug the app's next release. It completes even if the
 // pusher goes away now: half a release would be worse than one they do not
 // see announced.
 func (b *build) release(ctx context.Context, slug manifold.Slug) (manifold.Release, error) {
-	if ctx.Err() != nil {
+	b.out.step("Launching...")
+	for said := false; ; said = true {
+		release, err := b.deploy(ctx, slug)
+		if !errors.Is(err, store.ErrReleasing) {
+			return release, err
+		}
+		if !said {
+			b.out.detail("Waiting for the command of another release to end")
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return manifold.Release{}, context.Cause(ctx)
+		}
+	}
+}
+
+func (b *build) deploy(ctx context.Context, slug manifold.Slug) (manifold.Release, error) {
+	if err := ctx.Err(); err != nil {
 		return manifold.Release{}, context.Cause(ctx)
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	b.out.step("Launching...")
 	release, err := b.cfg.Store.Deploy(ctx, b.App.ID, slug, "Deploy "+short(b.Commit), b.By)
 	if err != nil {
 		return manifold.Release{}, fmt.Errorf("release the slug: %w", err)
 	}
 	b.say("%s by user %s", release.Description, b.By.Email)
-	b.say("Release v%d created by user %s", release.Version, b.By.Email)
+	if release.Status == manifold.ReleasePending {
+		b.out.problem("Release command declared: this new release will not be available until the command succeeds.")
+	} else {
+		b.say("Release v%d created by user %s", release.Version, b.By.Email)
+	}
 	b.out.detail("Released v%d", release.Version)
+	return release, nil
+}
+
+// launch tells how the release came to serve, or that it did not. A pusher who
+// goes away leaves the release command running.
+func (b *build) launch(ctx context.Context, release manifold.Release) (manifold.Release, error) {
+	if release.Status == manifold.ReleasePending {
+		b.out.line("Running release command...")
+		b.out.line("")
+		now, err := b.cfg.Follow(ctx, release, b.out)
+		if err != nil {
+			return release, err
+		}
+		if now.Status != manifold.ReleaseSucceeded {
+			return now, refuse(fmt.Sprintf("Push rejected, the command of release v%d failed. The release before it serves on.", now.Version),
+				"See what it printed with: heroku releases:output v"+fmt.Sprint(now.Version))
+		}
+		release = now
+		b.out.line("Waiting for release... done.")
+	}
 	b.out.detail("%s deployed to Manifold", b.cfg.URL(b.App))
 	b.out.line("")
-	if now, err := b.cfg.Store.CurrentRelease(ctx, b.App.ID); err != nil || now.Version < release.Version {
-		b.cfg.Log.Error("a release cannot be read back", "app", b.App.Name, "version", release.Version, "error", err)
-		b.out.line("Verifying deploy... not confirmed; see: heroku releases")
-		return release, nil
-	}
 	b.out.line("Verifying deploy... done.")
 	return release, nil
 }

@@ -102,7 +102,7 @@ type fakeStore struct {
 	said     string
 }
 
-func (s *fakeStore) CurrentRelease(context.Context, string) (manifold.Release, error) {
+func (s *fakeStore) NewestRelease(context.Context, string) (manifold.Release, error) {
 	return manifold.Release{Version: 2 + len(s.deployed), Config: s.config}, nil
 }
 

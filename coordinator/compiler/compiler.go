@@ -25,7 +25,7 @@ type Runner interface {
 // Store is what the compiler needs of the coordinator's memory. *store.Store
 // is one.
 type Store interface {
-	CurrentRelease(ctx context.Context, app string) (manifold.Release, error)
+	NewestRelease(ctx context.Context, app string) (manifold.Release, error)
 	Deploy(ctx context.Context, app string, slug manifold.Slug, description string, by manifold.User) (manifold.Release, error)
 }
 
@@ -40,6 +40,9 @@ type Config struct {
 	Layers func(stack string) ([]manifold.Image, error)
 	// URL is where an app answers, for the pusher to read.
 	URL func(app manifold.App) string
+	// Follow writes what a pending release's command prints to w until it has
+	// ended, and returns the release as it is then.
+	Follow func(ctx context.Context, pending manifold.Release, w io.Writer) (manifold.Release, error)
 	// Say writes a line of the API's to an app's log (App.ID). It may be nil.
 	Say func(app, text string)
 
@@ -99,9 +102,9 @@ func New(cfg Config) (*Compiler, error) {
 
 // Build compiles the source, makes a slug of it and releases it. All that the
 // pusher shall read goes to out, the reason of a failure included, so the
-// error is for the caller's verdict and log. When Build fails nothing was
-// released. Cancelling ctx stops the build until the release is being made;
-// from then on it completes.
+// error is for the caller's verdict and log. When Build fails the old release
+// serves on. Cancelling ctx stops the build until the release is being made;
+// from then on it completes, and so does its release command.
 func (c *Compiler) Build(ctx context.Context, r Request, out io.Writer) (manifold.Release, error) {
 	p := &printer{w: out}
 	b := &build{Compiler: c, Request: r, id: uuid.NewString(), out: p}

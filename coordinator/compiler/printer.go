@@ -15,6 +15,13 @@ type printer struct {
 	w  io.Writer
 }
 
+// Write passes on what others print, such as a release command.
+func (p *printer) Write(text []byte) (int, error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.w.Write(text)
+}
+
 func (p *printer) line(text string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -85,9 +85,6 @@ func (b *build) processTypes(r result) (map[string]string, error) {
 	if len(defaults) > 0 {
 		b.out.detail("%-*s -> %s", width, label, names(defaults))
 	}
-	if _, ok := declared["release"]; ok {
-		b.out.problem("The release phase is not offered: process type release is started like any other, when you scale it.")
-	}
 	maps.Copy(declared, defaults)
 	return declared, nil
 }

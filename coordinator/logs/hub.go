@@ -96,6 +96,18 @@ func checkStream(s manifold.LogStream) error {
 	return nil
 }
 
+// Reached is the highest number of a stream (LogStream.ID, as it came) that
+// Append has kept: 0 for one it does not know.
+func (h *Hub) Reached(app, stream string) (seq uint64) {
+	_ = h.with(app, func(b *buffer) error {
+		if s := b.streams[stream]; s != nil {
+			seq = s.seq
+		}
+		return nil
+	})
+	return seq
+}
+
 // Write adds the coordinator's own lines, one for each line of text. If they
 // cannot be written they are counted, and the count is written when lines can
 // be again.
@@ -122,6 +134,12 @@ func (h *Hub) Recent(app string, f Filter, n int) ([]Line, error) {
 
 // Subscribe follows an app's lines from now on. The caller must Close it.
 func (h *Hub) Subscribe(app string, f Filter) (*Tail, error) { return h.tail(app, f, ^uint64(0)) }
+
+// Follow is Recent, of all lines that match and are kept, and Subscribe in
+// one: no line is missed or given twice. The caller must Close the tail.
+func (h *Hub) Follow(app string, f Filter) ([]Line, *Tail, error) {
+	return h.backlog(app, f, keepLines, 0)
+}
 
 // tail starts at line next; past the end means the end.
 func (h *Hub) tail(id string, f Filter, next uint64) (*Tail, error) {

@@ -19,7 +19,7 @@ func configRoutes(a *api) routes {
 }
 
 func (a *api) config(c *call, app manifold.App) (answer, error) {
-	r, err := a.Store.CurrentRelease(c.Context(), app.ID)
+	r, err := a.Store.NewestRelease(c.Context(), app.ID)
 	if err != nil {
 		return answer{}, err
 	}

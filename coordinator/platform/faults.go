@@ -67,6 +67,8 @@ func asFault(err error) *fault {
 		return invalidParams("Name is already taken. Choose another.")
 	case errors.Is(err, store.ErrConflict):
 		return &fault{Status: http.StatusConflict, ID: "conflict", Message: "Others kept changing this at the same moment. Try again."}
+	case errors.Is(err, store.ErrReleasing):
+		return &fault{Status: http.StatusConflict, ID: "conflict", Message: "The command of another release is running, and what follows depends on how it ends. Wait for it (heroku releases:output), or stop it (heroku ps:stop release), then try again."}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded):
 		return &fault{Status: http.StatusServiceUnavailable, ID: "service_unavailable", Message: "This took too long. Try again."}
 	}

@@ -2,7 +2,6 @@ package platform
 
 import (
 	"fmt"
-	"net/url"
 	"time"
 
 	"github.com/google/uuid"
@@ -55,12 +54,17 @@ func (a *api) createLogSession(c *call, app manifold.App) (answer, error) {
 // streamURL is on the address the client reached us by, with its port. CLIs
 // before 10 look for tail=true in it.
 func (c *call) streamURL(token string, tail bool) string {
-	u := url.URL{Scheme: "http", Host: c.Host, Path: "/streams/" + token}
-	if c.TLS != nil {
-		u.Scheme = "https"
-	}
 	if tail {
-		u.RawQuery = "tail=true"
+		token += "?tail=true"
 	}
-	return u.String()
+	return c.url("/streams/" + token)
+}
+
+// url is a path of ours on the address the client reached us by.
+func (c *call) url(path string) string {
+	scheme := "http"
+	if c.TLS != nil {
+		scheme = "https"
+	}
+	return scheme + "://" + c.Host + path
 }

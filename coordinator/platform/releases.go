@@ -28,19 +28,22 @@ func (a *api) releases(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	current := newest(all)
+	current := serving(all)
 	show := func(r manifold.Release) any { return c.releaseObject(app, r, current) }
 	return list(c, all, show,
 		key[manifold.Release]{name: "version", number: true, of: func(r manifold.Release) string { return strconv.Itoa(r.Version) }},
 		key[manifold.Release]{name: "id", of: func(r manifold.Release) string { return r.ID }})
 }
 
-// newest is the version that runs, of releases from old to new.
-func newest(all []manifold.Release) int {
-	if len(all) == 0 {
-		return 0
+// serving is the version that runs, of releases from old to new: the newest
+// that succeeded.
+func serving(all []manifold.Release) int {
+	for _, r := range slices.Backward(all) {
+		if r.Status == manifold.ReleaseSucceeded {
+			return r.Version
+		}
 	}
-	return all[len(all)-1].Version
+	return 0
 }
 
 // findRelease finds a release by id, "12" or "v12", without its config. It
@@ -55,7 +58,7 @@ func (a *api) findRelease(c *call, app manifold.App, name string) (manifold.Rele
 	if i < 0 {
 		return manifold.Release{}, 0, notFound("release", fmt.Sprintf("%s has no release %q. See which it has with: heroku releases -a %s", app.Name, clip(name), app.Name))
 	}
-	return all[i], newest(all), nil
+	return all[i], serving(all), nil
 }
 
 func (a *api) release(c *call, app manifold.App) (answer, error) {
@@ -119,7 +122,7 @@ func (a *api) rollback(c *call, app manifold.App, name string) (answer, error) {
 		return answer{}, err
 	}
 	c.sayRelease(app, r)
-	return created(c.releaseObject(app, r, r.Version))
+	return created(c.releaseObject(app, r, ifServes(r)))
 }
 
 func (a *api) releaseSlug(c *call, app manifold.App, id, description string) (answer, error) {
@@ -141,13 +144,25 @@ func (a *api) releaseSlug(c *call, app manifold.App, id, description string) (an
 		return answer{}, err
 	}
 	c.sayRelease(app, r)
-	return created(c.releaseObject(app, r, r.Version))
+	return created(c.releaseObject(app, r, ifServes(r)))
 }
 
-// sayRelease logs a release in Heroku's two lines.
+// ifServes is the version of a release that was just made, if that is the one
+// that runs now.
+func ifServes(r manifold.Release) int {
+	if r.Status == manifold.ReleaseSucceeded {
+		return r.Version
+	}
+	return 0
+}
+
+// sayRelease logs a release in Heroku's two lines. Of one whose release command
+// is still to run, the second comes when that has succeeded.
 func (c *call) sayRelease(app manifold.App, r manifold.Release) {
 	c.say(app, "%s", r.Description)
-	c.say(app, "Release %s created", releaseName(r.Version))
+	if r.Status == manifold.ReleaseSucceeded {
+		c.say(app, "Release %s created", releaseName(r.Version))
+	}
 }
 
 func slugRoutes(a *api) routes {

@@ -119,6 +119,10 @@ func (c *call) releaseObject(app manifold.App, r manifold.Release, current int) 
 	if r.Slug != "" {
 		slug = object{"id": r.Slug}
 	}
+	var output any
+	if r.Output != "" {
+		output = c.url("/outputs/" + r.Output)
+	}
 	maker := c.user.ID
 	if r.User != c.user.Email {
 		maker = fixedID("user", r.User)
@@ -127,7 +131,7 @@ func (c *call) releaseObject(app manifold.App, r manifold.Release, current int) 
 		"id": r.ID, "app": appRef(app), "version": r.Version, "description": r.Description,
 		"status": r.Status, "current": r.Version == current, "eligible_for_rollback": eligible(r),
 		"slug": slug, "user": object{"id": maker, "email": r.User},
-		"addon_plan_names": []string{}, "output_stream_url": nil,
+		"addon_plan_names": []string{}, "output_stream_url": output,
 		"created_at": when(r.CreatedAt), "updated_at": when(r.CreatedAt),
 	}
 }

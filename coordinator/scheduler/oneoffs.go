@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -51,10 +52,18 @@ type OneOff struct {
 	Size    manifold.Size
 	TTL     time.Duration // 0: MaxTTL
 	Attach  *manifold.Attach
+
+	// Release is what it runs; nil is the app's current one. The command of a
+	// release phase is taken as it is, and no limit holds it up.
+	Release *manifold.Release
+	ID      string // of its assignment; "": drawn
+	// Keep puts the placement into the store together with whatever must be
+	// written in the same step; nil puts it alone.
+	Keep func(ctx context.Context, p store.Placement) error
 }
 
-// Start places a one-off dyno on the app's current release. Of an attached one
-// it returns the secret of its session.
+// Start places a one-off dyno. Of an attached one it returns the secret of its
+// session.
 func (s *Scheduler) Start(ctx context.Context, o OneOff) (d Dyno, secret string, err error) {
 	fail := func(err error) (Dyno, string, error) {
 		return Dyno{}, "", fmt.Errorf("start a one-off dyno: %w", err)
@@ -63,31 +72,9 @@ func (s *Scheduler) Start(ctx context.Context, o OneOff) (d Dyno, secret string,
 	if err != nil {
 		return fail(err)
 	}
-	one, err := s.readApp(ctx, app)
+	a, err := s.oneOff(ctx, app, o)
 	if err != nil {
 		return fail(err)
-	}
-	switch {
-	case one.release.Slug == "":
-		return fail(ErrNoCode)
-	case one.obstacle != "":
-		return fail(errors.New(one.obstacle))
-	}
-	a := manifold.Assignment{
-		ID: uuid.NewString(), App: app.ID, AppName: app.Name, Kind: manifold.KindOneOff,
-		Release: one.release.Version, Layers: one.layers, Command: expand(o.Command, one.slug.ProcessTypes),
-		Env: maps.Clone(one.release.Config), Size: o.Size, Grace: s.cfg.Settings.Grace, TTL: o.TTL,
-		Attach: o.Attach, CreatedAt: time.Now().UTC(),
-	}
-	if a.TTL == 0 {
-		a.TTL = MaxTTL
-	}
-	if a.Env == nil {
-		a.Env = map[string]string{}
-	}
-	maps.Copy(a.Env, o.Env)
-	if o.Type == "" {
-		o.Type = "run"
 	}
 	host, err := s.hostFor(ctx, a)
 	if err != nil {
@@ -102,12 +89,49 @@ func (s *Scheduler) Start(ctx context.Context, o OneOff) (d Dyno, secret string,
 		secret = s.cfg.Attach.Open(attach.Session{ID: a.ID, Host: host, Attach: *a.Attach})
 	}
 	p := store.Placement{Host: host, Assignment: a}
-	if err := s.cfg.Store.PutPlacement(ctx, p); err != nil {
+	keep := s.cfg.Store.PutPlacement
+	if o.Keep != nil {
+		keep = o.Keep
+	}
+	if err := keep(ctx, p); err != nil {
 		s.cfg.Attach.Cancel(a.ID)
 		return fail(err)
 	}
 	s.cfg.Log.Info("dyno: place", "app", a.App, "dyno", a.Dyno, "assignment", a.ID, "host", host)
 	return (&state{}).show(p), secret, nil
+}
+
+// oneOff is what o asks for, still without its name.
+func (s *Scheduler) oneOff(ctx context.Context, of manifold.App, o OneOff) (manifold.Assignment, error) {
+	a := manifold.Assignment{
+		ID: cmp.Or(o.ID, uuid.NewString()), App: of.ID, AppName: of.Name, Kind: manifold.KindOneOff,
+		Size: o.Size, Grace: s.cfg.Settings.Grace, TTL: cmp.Or(o.TTL, MaxTTL),
+		Attach: o.Attach, CreatedAt: time.Now().UTC(),
+	}
+	one := &app{App: of}
+	var err error
+	if o.Release != nil {
+		one.release = *o.Release
+	} else if one.release, err = s.cfg.Store.CurrentRelease(ctx, of.ID); err != nil {
+		return a, err
+	}
+	if err := s.readCode(ctx, one); err != nil {
+		return a, err
+	}
+	switch {
+	case one.release.Slug == "":
+		return a, ErrNoCode
+	case one.obstacle != "":
+		return a, errors.New(one.obstacle)
+	}
+	a.Release, a.Layers, a.Command = one.release.Version, one.layers, o.Command
+	if o.Release == nil {
+		a.Command = expand(o.Command, one.slug.ProcessTypes)
+	}
+	a.Env = map[string]string{}
+	maps.Copy(a.Env, one.release.Config)
+	maps.Copy(a.Env, o.Env)
+	return a, nil
 }
 
 // expand puts a process type's command in the place of a first word that names
@@ -147,11 +171,11 @@ func (s *Scheduler) admit(ctx context.Context, o OneOff) (string, error) {
 	if !small(o.Size) {
 		limit = max(1, limit/10)
 	}
-	if n >= limit {
+	if n >= limit && o.Release == nil {
 		return "", &LimitError{limit, o.Size.Name + " one-off dynos"}
 	}
 	for {
-		if name := manifold.DynoName(o.Type, 1000+rand.IntN(9000)); !names[name] {
+		if name := manifold.DynoName(cmp.Or(o.Type, "run"), 1000+rand.IntN(9000)); !names[name] {
 			return name, nil
 		}
 	}

@@ -105,7 +105,7 @@ func (st *state) onward(p store.Placement, wanted map[slot]bool) (action, bool) 
 	case a.Kind == manifold.KindFormation && !wanted[slotOf(p)],
 		app == nil,
 		a.Job != nil && !st.jobs[a.ID], // whoever waited for it is gone
-		a.Job == nil && a.Kind == manifold.KindOneOff && (st.dyno(p).State == manifold.StateComplete || st.lost(p.Host)):
+		a.Job == nil && a.Kind == manifold.KindOneOff && !st.stored.awaited[a.ID] && (st.dyno(p).State == manifold.StateComplete || st.lost(p.Host)):
 		return st.leave(p), true
 	}
 	return action{}, false

@@ -39,6 +39,7 @@ type stored struct {
 	placements []store.Placement
 	hosts      []manifold.Host
 	apps       map[string]*app // by id
+	awaited    map[string]bool // assignments of release phases, whose results are still to be written down
 }
 
 // app is an app with its current release.
@@ -93,7 +94,15 @@ func (s *Scheduler) read(ctx context.Context) (*stored, error) {
 	if err != nil {
 		return nil, err
 	}
-	all := &stored{placements: placements, hosts: hosts, apps: map[string]*app{}}
+	// Read after the placements: a phase that is missing then has ended.
+	phases, err := s.cfg.Store.ReleasePhases(ctx)
+	if err != nil {
+		return nil, err
+	}
+	all := &stored{placements: placements, hosts: hosts, apps: map[string]*app{}, awaited: map[string]bool{}}
+	for _, phase := range phases {
+		all.awaited[phase.Release] = true
+	}
 	for _, a := range apps {
 		one, err := s.readApp(ctx, a)
 		if errors.Is(err, store.ErrNotFound) {
@@ -120,18 +129,23 @@ func (s *Scheduler) readApp(ctx context.Context, a manifold.App) (*app, error) {
 	if one.formation, err = s.cfg.Store.Formation(ctx, a.ID); err != nil {
 		return nil, err
 	}
-	if release.Slug == "" {
-		return one, nil
+	return one, s.readCode(ctx, one)
+}
+
+// readCode fills in what the app's release runs, if it has code.
+func (s *Scheduler) readCode(ctx context.Context, one *app) (err error) {
+	if one.release.Slug == "" {
+		return nil
 	}
-	if one.slug, err = s.cfg.Store.Slug(ctx, release.Slug); err != nil {
-		return nil, err
+	if one.slug, err = s.cfg.Store.Slug(ctx, one.release.Slug); err != nil {
+		return err
 	}
 	stack, err := s.cfg.Layers(one.slug.Stack)
 	if err != nil {
 		one.obstacle = fmt.Sprintf("Waiting for stack %s: %v", one.slug.Stack, err)
 	}
 	one.layers = append([]manifold.Image{one.slug.Image}, stack...)
-	return one, nil
+	return nil
 }
 
 // want is a slot with what shall fill it.

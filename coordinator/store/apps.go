@@ -17,8 +17,12 @@ import (
 // that release numbers have neither gaps nor doubles.
 type appRecord struct {
 	manifold.App
-	Head int `json:"head"` // version of the newest release
+	Head    int `json:"head"`    // version of the newest release
+	Serving int `json:"serving"` // version of the newest that succeeded; 0: Head, in records from before there were others
 }
+
+// serving is the version that dynos run.
+func (a appRecord) serving() int { return cmp.Or(a.Serving, a.Head) }
 
 func (t *tx) app(id string) (appRecord, error) {
 	var app appRecord
@@ -64,7 +68,7 @@ func (s *Store) insertApp(ctx context.Context, app manifold.App, by manifold.Use
 			}
 		}
 		return errors.Join(
-			t.insert(key("apps", app.ID), appRecord{App: app, Head: len(first)}),
+			t.insert(key("apps", app.ID), appRecord{App: app, Head: len(first), Serving: len(first)}),
 			t.insert(key("formations", app.ID), []manifold.Formation{}))
 	})
 }
@@ -130,7 +134,8 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 		if err := t.claimDomains(app, was.Domains); err != nil {
 			return err
 		}
-		return t.put(key("apps", id), appRecord{App: app, Head: was.Head})
+		was.App = app
+		return t.put(key("apps", id), was)
 	})
 	return app, err
 }
@@ -160,6 +165,7 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		for _, d := range app.Domains {
 			t.remove(key("domains", d.Hostname))
 		}
+		t.remove(phaseKey(id))
 		t.removeUnder(key("releases", id, ""))
 		t.removeUnder(key("configs", id, ""))
 		return t.put(key("deleted", id), slices.Compact(slugs))

@@ -55,6 +55,9 @@ func (s *Store) putFormation(t *tx, app string, was, formation []manifold.Format
 		if _, err := (manifold.Quantity{N: f.Quantity}).Of(0); err != nil {
 			return err
 		}
+		if f.Type == manifold.TypeRelease && f.Quantity > 0 {
+			return &manifold.InvalidError{What: "Process type release", Why: "cannot be scaled: its command runs once with every release"}
+		}
 		size, err := manifold.ParseSize(cmp.Or(f.Size, manifold.DefaultSize))
 		if err != nil {
 			return err
@@ -87,6 +90,9 @@ func (s *Store) fitFormation(t *tx, app string, types map[string]string) error {
 	var formation []manifold.Formation
 	known := map[string]bool{}
 	for _, f := range was {
+		if f.Type == manifold.TypeRelease {
+			f.Quantity = 0
+		}
 		if _, stays := types[f.Type]; stays {
 			formation = append(formation, f)
 			known[f.Type] = true

@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"crypto/rand"
 	"fmt"
 	"maps"
 	"strconv"
@@ -31,8 +32,8 @@ func (s *Store) newRelease(app string, version int, by manifold.User) manifold.R
 	}
 }
 
-// insertRelease adds a release, which never changes afterwards, with the
-// config vars that configOf holds or, if that is its own version, with new ones.
+// insertRelease adds a release, of which only a pending status changes
+// afterwards, with the config vars that configOf holds or, if that is its own version, with new ones.
 func (s *Store) insertRelease(t *tx, r manifold.Release, configOf int) error {
 	if configOf == r.Version {
 		k := versionKey("configs", r.App, r.Version)
@@ -119,8 +120,20 @@ func (s *Store) configs(ctx context.Context, app string) (map[int]map[string]str
 	return configs, nil
 }
 
-// CurrentRelease is an app's newest release.
+// CurrentRelease is the release an app's dynos run: the newest that succeeded.
 func (s *Store) CurrentRelease(ctx context.Context, app string) (manifold.Release, error) {
+	t := s.begin(ctx)
+	record, err := t.app(app)
+	if err != nil {
+		return manifold.Release{}, err
+	}
+	r, err := s.release(t, app, record.serving())
+	return r.Release, err
+}
+
+// NewestRelease is an app's newest release, whatever became of it. Its config
+// vars are the app's: a change of them stays although its release phase failed.
+func (s *Store) NewestRelease(ctx context.Context, app string) (manifold.Release, error) {
 	t := s.begin(ctx)
 	record, err := t.app(app)
 	if err != nil {
@@ -150,10 +163,12 @@ func (s *Store) release(t *tx, app string, version int) (releaseRecord, error) {
 	return r, err
 }
 
-// AddRelease makes an app's next release: a copy of the current one, numbered
-// one higher, in which change may edit Description, Config and Slug. Another
-// slug of the app (a rollback) brings its stack and process types with it, as
-// in Deploy. An error of change ends it without a release.
+// AddRelease makes an app's next release: numbered one higher than the newest,
+// with the slug that serves and the newest config vars, in which change may
+// edit Description, Config and Slug. Another slug of the app (a rollback)
+// brings its stack and process types with it, as in Deploy. Where the slug has
+// a release command the release is pending, and until EndPhase another one is
+// ErrReleasing. An error of change ends it without a release.
 func (s *Store) AddRelease(ctx context.Context, app string, by manifold.User, change func(next *manifold.Release) error) (manifold.Release, error) {
 	var next manifold.Release
 	err := s.transact(ctx, func(t *tx) (err error) {
@@ -166,7 +181,8 @@ func (s *Store) AddRelease(ctx context.Context, app string, by manifold.User, ch
 // Deploy keeps a slug and makes the release that runs it, in one step with
 // the formation: a process type the app did not have gets no dyno, but web,
 // which gets one; a type that is gone is removed. Of slug, an empty ID is
-// drawn; App and CreatedAt are set.
+// drawn; App and CreatedAt are set. What AddRelease says of release commands
+// holds here too; the formation follows when the command has succeeded.
 func (s *Store) Deploy(ctx context.Context, app string, slug manifold.Slug, description string, by manifold.User) (manifold.Release, error) {
 	if slug.ID == "" {
 		slug.ID = uuid.NewString()
@@ -186,21 +202,17 @@ func (s *Store) Deploy(ctx context.Context, app string, slug manifold.Slug, desc
 	return next, err
 }
 
-// addRelease puts the next release, the app and, where the slug changes, the
-// formation. slug is the one being deployed, or nil.
+// addRelease puts the next release and what becomes of the app with it. slug
+// is the one being deployed, or nil.
 func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*manifold.Release) error, slug *manifold.Slug) (manifold.Release, error) {
 	none := manifold.Release{}
-	app, err := t.app(id)
+	app, serving, newest, err := s.before(t, id)
 	if err != nil {
 		return none, err
 	}
-	current, err := s.release(t, id, app.Head)
-	if err != nil {
-		return none, err
-	}
-	next := s.newRelease(id, current.Version+1, by)
-	wish := current.Release
-	wish.Description, wish.Config = "", maps.Clone(current.Config)
+	next := s.newRelease(id, newest.Version+1, by)
+	wish := serving.Release
+	wish.Description, wish.Config = "", maps.Clone(newest.Config)
 	if wish.Config == nil {
 		wish.Config = map[string]string{}
 	}
@@ -211,29 +223,68 @@ func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*mani
 	if err := manifold.CheckConfig(next.Config); err != nil {
 		return none, err
 	}
-	if next.Slug != current.Slug {
-		if slug == nil {
-			if slug, err = t.slugOf(id, next.Slug); err != nil {
-				return none, err
-			}
-		}
-		app.Stack = slug.Stack
-		if err := s.fitFormation(t, id, slug.ProcessTypes); err != nil {
+	if next.Slug != "" && slug == nil {
+		if slug, err = t.slugOf(id, next.Slug); err != nil {
 			return none, err
 		}
 	}
 	app.Head, app.UpdatedAt = next.Version, next.CreatedAt
-	if next.Slug != "" {
-		app.ReleasedAt = next.CreatedAt
+	if slug != nil && slug.ProcessTypes[manifold.TypeRelease] != "" {
+		next.Status, next.Output = manifold.ReleasePending, rand.Text()
+		app.Serving = serving.Version
+		err = t.put(phaseKey(id), ReleasePhase{App: id, Release: next.ID, Version: next.Version})
+	} else {
+		err = s.serve(t, &app, next, slug, next.Slug != serving.Slug)
 	}
-	configOf := current.ConfigOf
-	if !maps.Equal(next.Config, current.Config) {
+	if err != nil {
+		return none, err
+	}
+	configOf := newest.ConfigOf
+	if !maps.Equal(next.Config, newest.Config) {
 		configOf = next.Version
 	}
 	if err := s.insertRelease(t, next, configOf); err != nil {
 		return none, err
 	}
 	return next, t.put(key("apps", id), app)
+}
+
+// before reads what the next release is made from. While a release command
+// runs there is none: what would come of it is not known.
+func (s *Store) before(t *tx, id string) (app appRecord, serving, newest releaseRecord, err error) {
+	if app, err = t.app(id); err != nil {
+		return app, serving, newest, err
+	}
+	var running ReleasePhase
+	found, err := t.get(phaseKey(id), &running)
+	if err == nil && found {
+		err = fmt.Errorf("the next release %w: that of v%d", ErrReleasing, running.Version)
+	}
+	if err != nil {
+		return app, serving, newest, err
+	}
+	if newest, err = s.release(t, id, app.Head); err != nil {
+		return app, serving, newest, err
+	}
+	serving = newest
+	if app.serving() != app.Head {
+		serving, err = s.release(t, id, app.serving())
+	}
+	return app, serving, newest, err
+}
+
+// serve makes r the release that dynos run. The formation and the stack follow
+// its slug if that is another one than before.
+func (s *Store) serve(t *tx, app *appRecord, r manifold.Release, slug *manifold.Slug, another bool) error {
+	app.Serving = r.Version
+	if r.Slug != "" {
+		app.ReleasedAt = r.CreatedAt
+	}
+	if !another || slug == nil {
+		return nil
+	}
+	app.Stack = slug.Stack
+	return s.fitFormation(t, r.App, slug.ProcessTypes)
 }
 
 // slugOf reads a slug, which must be the app's own.

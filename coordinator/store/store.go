@@ -22,6 +22,7 @@ var (
 	ErrNotFound     = errors.New("not found")
 	ErrTaken        = errors.New("is already taken")
 	ErrConflict     = errors.New("was changed by others too often at the same time: try again")
+	ErrReleasing    = errors.New("waits for a release command that still runs")
 	ErrUnauthorized = errors.New("the token is unknown or has expired")
 )
 
@@ -37,6 +38,7 @@ var (
 //	domains/HOSTNAME          the app's id; makes them unique
 //	releases/APP/0000000001   release, and the version that set its config vars
 //	configs/APP/0000000001    config vars, sealed
+//	phases/APP                the release whose command runs, while it does
 //	formations/APP            the whole formation
 //	slugs/SLUG                slug
 //	deleted/APP               slugs still to be removed after their app

@@ -203,13 +203,22 @@ func (p *Instance) TryPush(t testing.TB, dir, app, branch, token string, flags .
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
+	out, err := p.push(ctx, dir, app, branch, token, flags...).CombinedOutput()
+	return string(out), err
+}
+
+// PushCommand is a push to main for a test that does something to it.
+func (p *Instance) PushCommand(t testing.TB, dir, app string) *exec.Cmd {
+	return p.push(t.Context(), dir, app, "main", p.Token)
+}
+
+func (p *Instance) push(ctx context.Context, dir, app, branch, token string, flags ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, "git", append(append([]string{"push"}, flags...), "http://"+p.API+"/"+app+".git", "HEAD:refs/heads/"+branch)...)
 	const helper = `!f() { test "$1" = get && echo username=any && echo "password=$TEST_TOKEN"; }; f`
 	cmd.Dir = dir
 	cmd.Env = append(gitEnviron(dir), "TEST_TOKEN="+token,
 		"GIT_CONFIG_COUNT=1", "GIT_CONFIG_KEY_0=credential.helper", "GIT_CONFIG_VALUE_0="+helper)
-	out, err := cmd.CombinedOutput()
-	return string(out), err
+	return cmd
 }
 
 // ForcePush is push for a history that does not descend from the last one.
