@@ -46,6 +46,8 @@ type agent struct {
 	home   home
 	boot   string
 	policy supervisor.Policy
+	// sampleEvery is how often a dyno's memory is looked at.
+	sampleEvery time.Duration
 
 	boxes  boxHost
 	images imageStore
@@ -108,6 +110,7 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer host.Close()
 	a := newAgent(cfg, h, boot)
+	a.policy, a.sampleEvery = cfg.Policy, cfg.SampleEvery
 	a.boxes, a.images = realHost{host}, images
 	a.up = a.uplink
 	return a.run(ctx)
@@ -115,7 +118,7 @@ func Run(ctx context.Context, cfg Config) error {
 
 func newAgent(cfg Config, h home, boot string) *agent {
 	return &agent{
-		cfg: cfg, log: cfg.Log, home: h, boot: boot, policy: supervisor.DefaultPolicy,
+		cfg: cfg, log: cfg.Log, home: h, boot: boot, policy: supervisor.DefaultPolicy, sampleEvery: defaultSample,
 		shelf: shelf{h.dynos(), cfg.Log}, morgue: morgue{h.autopsies(), cfg.Log}, uplink: newUplink(),
 		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		changed: make(chan struct{}, 1),

@@ -9,8 +9,10 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"time"
 
 	"manifold"
+	"manifold/supervisor"
 )
 
 // Config says where the agent keeps its state and what its dynos may use.
@@ -21,7 +23,9 @@ type Config struct {
 	UIDBase       uint32       // MANIFOLD_UID_BASE: first host uid of the first dyno's range
 	Resolvers     []netip.Addr // MANIFOLD_RESOLVERS: DNS servers the dynos may ask, by comma
 	CgroupParent  string       // MANIFOLD_CGROUP_PARENT: the cgroup in which the dynos' are made, as below /sys/fs/cgroup; "" is the root
-	Log           *slog.Logger // required
+	Policy        supervisor.Policy
+	SampleEvery   time.Duration // between two looks at a dyno's memory and load
+	Log           *slog.Logger  // required
 }
 
 // FromEnv reads the configuration from the environment, all but Log.
@@ -39,6 +43,9 @@ func FromEnv() (Config, error) {
 		return Config{}, fmt.Errorf("MANIFOLD_UID_BASE must be a user id such as 1000000000: %w", err)
 	}
 	c.UIDBase = uint32(uid)
+	if c.Policy, c.SampleEvery, err = policyFromEnv(); err != nil {
+		return Config{}, err
+	}
 	c.Resolvers, err = resolvers(os.Getenv("MANIFOLD_RESOLVERS"))
 	return c, err
 }

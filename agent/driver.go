@@ -39,6 +39,7 @@ type driver struct {
 	box        box // of the present run
 	runLog     *runLog
 	timer      *time.Timer
+	load       supervisor.Load // of the present run, since this agent's start
 	background *task
 	probe      context.CancelFunc
 	group      sync.WaitGroup
@@ -91,7 +92,7 @@ func (d *driver) run(ctx context.Context) {
 	defer d.group.Wait()
 	defer d.timer.Stop()
 	defer cancel()
-	sample := time.NewTicker(sampleEvery)
+	sample := time.NewTicker(d.a.sampleEvery)
 	defer sample.Stop()
 	d.resume(ctx)
 	for d.rec.Dyno.State != supervisor.Gone {
@@ -138,20 +139,25 @@ func (d *driver) resume(ctx context.Context) {
 	}
 }
 
-// sampleEvery is how often a dyno's memory is looked at.
-const sampleEvery = 20 * time.Second
-
-// sample has the supervisor know how much memory the dyno needs.
+// sample has the supervisor know how much memory the dyno needs, and what else
+// its app wants in the log.
 func (d *driver) sample(ctx context.Context) {
 	if d.box == nil || !holdsProcesses(d.rec.Dyno.State) {
 		return
 	}
 	m, err := d.box.Memory()
+	runnable := 0
+	if err == nil && d.assignment.RuntimeMetrics {
+		runnable, err = d.box.Runnable()
+	}
 	if err != nil {
-		d.log.Debug("a dyno's memory cannot be read", "run", d.rec.Dyno.Run, "error", err) // it may just have ended
+		d.log.Debug("what a dyno uses cannot be read", "run", d.rec.Dyno.Run, "error", err) // it may just have ended
 		return
 	}
-	d.step(ctx, supervisor.Event{Kind: supervisor.Sampled, Memory: m.Needed()})
+	d.load.Add(runnable, d.a.sampleEvery)
+	d.step(ctx, supervisor.Event{Kind: supervisor.Sampled, Memory: m.Needed(), Sample: supervisor.Sample{
+		RSS: m.RSS, Cache: m.Cache + m.Shared, Swap: m.Swap, PagesIn: m.PagesIn, PagesOut: m.PagesOut, Load: d.load,
+	}})
 }
 
 // holdsProcesses is true where the run's box must be there.
@@ -203,7 +209,7 @@ func (d *driver) step(ctx context.Context, e supervisor.Event) {
 	d.a.reach("record")
 	d.rec.Dyno, d.rec.Effects = after, effects
 	if begins {
-		d.rec.Boot, d.box, d.runLog = d.a.boot, nil, nil
+		d.rec.Boot, d.box, d.runLog, d.load = d.a.boot, nil, nil, supervisor.Load{}
 	}
 	if err := d.a.shelf.put(d.rec); err != nil {
 		d.log.Error("a dyno's record could not be written", "error", err)

@@ -150,6 +150,8 @@ func (b *fakeBox) Exit() (isolation.Exit, error) {
 	return *b.exit, nil
 }
 
+func (b *fakeBox) Runnable() (int, error) { return 2, nil }
+
 func (b *fakeBox) Memory() (isolation.Memory, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"syscall"
@@ -237,4 +238,29 @@ func TestChurnUnderKills(t *testing.T) {
 		boxes, _ := filepath.Glob(filepath.Join(r.dir, "home", "agent", "runs", "*-*-*-*-*"))
 		return len(boxes) == len(wanted) && len(r.ps()) == len(wanted)
 	}, func() string { return fmt.Sprintf("%+v", r.ps()) })
+}
+
+// TestRuntimeMetrics: memory and load of a dyno that computes, in the log of
+// an app that asks for them and of no other.
+func TestRuntimeMetrics(t *testing.T) {
+	r := newRig(t)
+	r.end(syscall.SIGKILL)
+	r.env = append(r.env, "MANIFOLD_SAMPLE_EVERY=300ms")
+	r.start()
+	a, quiet := r.assignment(`while :; do :; done`), r.assignment(`sleep 1000`)
+	a.RuntimeMetrics, quiet.Dyno = true, "worker.2"
+	r.want(a, quiet)
+	d, q := r.awaitState(a.ID, manifold.StateUp), r.awaitState(quiet.ID, manifold.StateUp)
+	prefix := regexp.QuoteMeta(d.Run)
+	for _, want := range []string{
+		`^source=worker\.1 dyno=heroku\.\d+\.` + prefix + ` sample#load_avg_1m=0\.0[1-9] sample#load_avg_5m=0\.0\d sample#load_avg_15m=0\.0\d$`,
+		`^source=worker\.1 dyno=heroku\.\d+\.` + prefix + ` sample#memory_total=[0-9.]+MB sample#memory_rss=[0-9]*[1-9.]+[0-9.]*MB .* sample#memory_quota=512\.00MB$`,
+	} {
+		eventually(t, "a line like "+want, func() bool {
+			return slices.ContainsFunc(r.lines(d.Run, "heroku"), regexp.MustCompile(want).MatchString)
+		}, nil)
+	}
+	if said := strings.Join(r.lines(q.Run, "heroku"), "\n"); strings.Contains(said, "sample#") {
+		t.Errorf("who did not ask gets\n%s", said)
+	}
 }

@@ -42,6 +42,7 @@ type box interface {
 	Exit() (isolation.Exit, error)
 	Listening(port int) (bool, error)
 	Memory() (isolation.Memory, error)
+	Runnable() (int, error)
 	Scratch(look func(dir *os.File) error) error
 	Remove() error
 }

@@ -31,6 +31,9 @@ type Memory struct {
 	Shared int64 // shared memory and tmpfs, which cannot be dropped either
 	Cache  int64 // of files: the kernel takes it back when it is needed
 	Swap   int64
+	// PagesIn and PagesOut are how many pages were charged to the dyno and given
+	// back since its start. Only cgroup v1 counts them; else zero.
+	PagesIn, PagesOut int64
 }
 
 // Needed is the memory that counts against the quota: all but the page cache,
@@ -86,7 +89,10 @@ func (t *cgroupTree) memory(run string) (Memory, error) {
 			return Memory{}, err
 		}
 		shared := stat["shmem"]
-		return Memory{RSS: stat["rss"], Shared: shared, Cache: stat["cache"] - shared, Swap: stat["swap"]}, nil
+		return Memory{
+			RSS: stat["rss"], Shared: shared, Cache: stat["cache"] - shared, Swap: stat["swap"],
+			PagesIn: stat["pgpgin"], PagesOut: stat["pgpgout"],
+		}, nil
 	}
 	dir := filepath.Join(t.dir(run), "app")
 	stat, err := readKeys(filepath.Join(dir, "memory.stat"))
@@ -99,6 +105,26 @@ func (t *cgroupTree) memory(run string) (Memory, error) {
 	}
 	shared := stat["shmem"]
 	return Memory{RSS: stat["anon"], Shared: shared, Cache: stat["file"] - shared, Swap: swap}, nil
+}
+
+// Runnable counts the dyno's threads that compute or wait for a CPU now (state
+// R, proc_pid_stat(5)): what its load average is made of. It costs one read of
+// a small file for each thread.
+func (b *Box) Runnable() (n int, err error) {
+	text, err := readSmall(filepath.Join(b.host.cgroups.dir(b.record.Run), "app", "cgroup.threads"))
+	if err != nil {
+		return 0, fmt.Errorf("read threads of run %s: %w", b.record.Run, err)
+	}
+	for thread := range strings.Lines(text) {
+		stat, err := readSmall("/proc/" + strings.TrimSpace(thread) + "/stat")
+		if err != nil {
+			continue // it just ended
+		}
+		if i := strings.LastIndexByte(stat, ')'); i >= 0 && strings.HasPrefix(stat[i+1:], " R") {
+			n++
+		}
+	}
+	return n, nil
 }
 
 // v1Dir is the run's directory in the tree of a v1 controller, or "".

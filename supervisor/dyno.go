@@ -55,6 +55,9 @@ type Plan struct {
 	Grace       time.Duration // SIGTERM to SIGKILL; 0 is DefaultGrace
 	Backoff     manifold.Backoff
 	Quota       int64 // bytes of memory, past which the log says R14
+	// Metrics begins the lines of memory and load in the app's log; "" where
+	// it does not want them.
+	Metrics string
 }
 
 // What an assignment gets that does not say.
@@ -69,6 +72,9 @@ func PlanOf(a manifold.Assignment) Plan {
 		Kind: a.Kind, Web: a.Web, Job: a.Job != nil, Attached: a.Attach != nil, Command: a.Command,
 		BootTimeout: a.BootTimeout, Grace: a.Grace, Backoff: a.Backoff,
 		Quota: a.Size.Memory,
+	}
+	if a.RuntimeMetrics {
+		p.Metrics = metricsPrefix(a)
 	}
 	if p.BootTimeout <= 0 {
 		p.BootTimeout = DefaultBootTimeout
@@ -119,7 +125,7 @@ const (
 	LaunchFailed EventKind = "launchfailed" // the box could not be built; nothing of it is left; Detail
 	Listening    EventKind = "listening"    // on $PORT, and not on loopback only
 	Collected    EventKind = "collected"    // outputs are home, or Detail says why not
-	Sampled      EventKind = "sampled"      // its memory was looked at; Memory
+	Sampled      EventKind = "sampled"      // its memory was looked at; Memory, Sample
 	ClientLost   EventKind = "clientlost"   // whoever was attached to it is gone
 	Ended        EventKind = "ended"        // no process of Run is left; Exit, Lost, HostLost
 	Due          EventKind = "due"          // the timer went off; Due, and Run and Port for a new try
@@ -145,6 +151,8 @@ type Event struct {
 	NoClient bool
 	// Memory is the memory and swap the run needs, in bytes. Sampled only.
 	Memory int64
+	// Sample is for the log of an app that wants it. Sampled only.
+	Sample Sample
 	// Withdrawn and Grace belong to Stop. Grace 0 is the plan's own; another
 	// one is enforced by the agent, since PID 1 knows the plan's only.
 	Withdrawn bool

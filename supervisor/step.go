@@ -105,20 +105,29 @@ func boot(s *step) {
 	s.do(Probe)
 }
 
-// warn says that the dyno is over its memory quota. It lives on, on swap.
-func warn(s *step) {
-	s.sayMemory(s.e.Memory)
-	s.say("Error R14 (Memory quota exceeded)")
+// tell says what was measured, and that the dyno is over its memory quota if
+// it is. It lives on, on swap.
+func tell(s *step) {
+	if prefix := s.d.Plan.Metrics; prefix != "" {
+		s.say("%s.%s %s", prefix, s.d.Run, s.e.Sample.load())
+		s.say("%s.%s %s", prefix, s.d.Run, s.e.Sample.memory(s.d.Plan.Quota))
+	}
+	if s.d.overQuota(s.e) {
+		s.sayMemory(s.e.Memory)
+		s.say("Error R14 (Memory quota exceeded)")
+	}
 }
 
-func warnBooting(s *step) {
-	warn(s)
+func (d *Dyno) overQuota(e Event) bool { return d.Plan.Quota > 0 && e.Memory > d.Plan.Quota }
+
+func tellBooting(s *step) {
+	tell(s)
 	s.due(s.d.Due)
 	s.do(Probe)
 }
 
-func warnUp(s *step) {
-	warn(s)
+func tellUp(s *step) {
+	tell(s)
 	if s.d.hangingUp() {
 		s.due(s.d.Due)
 	}

@@ -53,7 +53,8 @@ var (
 		x := e.Exit
 		return d.Plan.Job && d.Plan.Kind == oneOff && x.Status == 0 && !x.Lost && !x.Expired
 	}}
-	overQuota    = &guard{"over its quota", func(d *Dyno, e Event) bool { return d.Plan.Quota > 0 && e.Memory > d.Plan.Quota }}
+	// toTell is a sample that the app's log must know of.
+	toTell       = &guard{"measured, or over its quota", func(d *Dyno, e Event) bool { return d.Plan.Metrics != "" || d.overQuota(e) }}
 	neverHungUp  = &guard{"attached", func(d *Dyno, _ Event) bool { return d.Plan.Attached && d.Hangups == 0 }}
 	hangingUp    = &guard{"hanging up", func(d *Dyno, _ Event) bool { return d.hangingUp() }}
 	wasWithdrawn = &guard{"withdrawn before", func(d *Dyno, _ Event) bool { return d.Withdrawn }}
@@ -88,7 +89,7 @@ var table = []arrow{
 
 	{Booting, Listening, nil, Up, arrive},
 	{Booting, Due, nil, Overdue, overdue},
-	{Booting, Sampled, overQuota, Booting, warnBooting},
+	{Booting, Sampled, toTell, Booting, tellBooting},
 	{Booting, Ended, isOneOff, Complete, ended},
 	{Booting, Ended, nil, Crashed, ended},
 	{Booting, Stop, nil, Stopping, stop},
@@ -99,7 +100,7 @@ var table = []arrow{
 	{Overdue, Due, nil, Overdue, kill},
 	{Overdue, Stop, nil, Overdue, stopOverdue},
 
-	{Up, Sampled, overQuota, Up, warnUp},
+	{Up, Sampled, toTell, Up, tellUp},
 	{Up, ClientLost, neverHungUp, Up, clientLost},
 	{Up, Due, hangingUp, Up, hangUpAgain},
 	{Up, Ended, toCollect, Collecting, collect},

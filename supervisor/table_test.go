@@ -89,6 +89,9 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 	}
 	kinds := []EventKind{Want, Stop, Launched, LaunchFailed, Listening, Collected, Ended, Due, Launched, Listening, Ended, Sampled, ClientLost}
 	plan.Quota = 512 << 20
+	if r.IntN(3) == 0 {
+		plan.Metrics = "source=web.1 dyno=heroku.1"
+	}
 	d := New(plan, epoch)
 	at := epoch
 	for i := range steps {

@@ -128,7 +128,7 @@ func TestAgentKilled(t *testing.T) {
 	requests := startLoad(t, p, apps, n.requests)
 	began := time.Now()
 	for range n.kills {
-		time.Sleep(time.Duration(100+rand.IntN(2300)) * time.Millisecond)
+		time.Sleep(time.Duration(50+rand.IntN(1800)) * time.Millisecond)
 		k.kill()
 	}
 	took, machine := time.Since(began), busy()

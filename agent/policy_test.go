@@ -1,0 +1,34 @@
+package agent
+
+import (
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"manifold/supervisor"
+)
+
+func TestPolicyFromEnv(t *testing.T) {
+	p, sample, err := policyFromEnv()
+	if err != nil || sample != 20*time.Second || !reflect.DeepEqual(p, supervisor.DefaultPolicy) {
+		t.Errorf("without a word the policy is %+v, %v, %v", p, sample, err)
+	}
+	t.Setenv("MANIFOLD_CLASSIC_WAITS", "0, 1m, 5m")
+	t.Setenv("MANIFOLD_GOOD_RUN", "1h")
+	t.Setenv("MANIFOLD_SAMPLE_EVERY", "5s")
+	p, sample, err = policyFromEnv()
+	if want := []time.Duration{0, time.Minute, 5 * time.Minute}; err != nil || !reflect.DeepEqual(p.Classic, want) || p.GoodRun != time.Hour || sample != 5*time.Second {
+		t.Errorf("the policy is %+v, %v, %v", p, sample, err)
+	}
+	for name, bad := range map[string]string{
+		"MANIFOLD_CLASSIC_WAITS": "0,,1m", "MANIFOLD_PROGRESSIVE_WAITS": "-1m", "MANIFOLD_GOOD_RUN": "soon", "MANIFOLD_SAMPLE_EVERY": "0",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, bad)
+			if _, _, err := policyFromEnv(); err == nil || !strings.Contains(err.Error(), name) {
+				t.Errorf("%s=%s gives %v", name, bad, err)
+			}
+		})
+	}
+}
