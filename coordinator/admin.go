@@ -23,6 +23,7 @@ import (
 //	POST /v1/join-tokens  {"life": nanoseconds}                ──▶  {"token": "…"}
 //	GET  /v1/users                                             ──▶  [{"id": "…", "email": "…", "created_at": "…"}]
 //	POST /v1/users        {"email": "…"}                       ──▶  {"id": "…", "email": "…", "created_at": "…", "token": "…"}
+//	PUT  /v1/passwords    {"email": "…", "password": "…"}      ──▶  {}
 
 type joinTokenRequest struct {
 	Life time.Duration `json:"life"`
@@ -34,6 +35,11 @@ type joinTokenReply struct {
 
 type userRequest struct {
 	Email string `json:"email"`
+}
+
+type passwordRequest struct {
+	Email    string `json:"email"`
+	Password string `json:"password"`
 }
 
 // NewUser is a user and their first API token.
@@ -57,6 +63,9 @@ func (r *rooms) admin() http.Handler {
 	mux.Handle("POST /v1/users", adminCall(r, func(ctx context.Context, in userRequest) (any, error) {
 		user, token, err := r.store.CreateUser(ctx, in.Email)
 		return NewUser{user, token}, err
+	}))
+	mux.Handle("PUT /v1/passwords", adminCall(r, func(ctx context.Context, in passwordRequest) (any, error) {
+		return struct{}{}, r.store.SetPassword(ctx, in.Email, in.Password)
 	}))
 	return mux
 }
@@ -130,6 +139,15 @@ func Users(ctx context.Context, s manifold.Settings) ([]manifold.User, error) {
 		return nil, fmt.Errorf("list users: %w", err)
 	}
 	return reply, nil
+}
+
+// SetPassword has the running coordinator of this instance set a user's
+// password.
+func SetPassword(ctx context.Context, s manifold.Settings, email, password string) error {
+	if err := askAdmin(ctx, s, http.MethodPut, "/v1/passwords", passwordRequest{email, password}, &struct{}{}); err != nil {
+		return fmt.Errorf("set the password: %w", err)
+	}
+	return nil
 }
 
 // askAdmin makes one call of the admin socket.

@@ -1,13 +1,18 @@
 package main
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"strings"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"manifold"
 	"manifold/coordinator"
@@ -15,7 +20,7 @@ import (
 
 func userCommand() *cobra.Command {
 	c := &cobra.Command{Use: "user", Short: "Who may use this platform", Args: cobra.NoArgs}
-	c.AddCommand(userAddCommand(), userListCommand())
+	c.AddCommand(userAddCommand(), userListCommand(), userPasswordCommand())
 	return c
 }
 
@@ -61,6 +66,34 @@ func userListCommand() *cobra.Command {
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return c
+}
+
+func userPasswordCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "password EMAIL", Short: "Set a user's password, which is read from standard input", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			password, err := readPassword(cmd)
+			if err != nil {
+				return err
+			}
+			return coordinator.SetPassword(cmd.Context(), manifold.FromEnv(), args[0], password)
+		},
+	}
+}
+
+// readPassword reads one line: from a terminal unseen, else as it comes.
+func readPassword(cmd *cobra.Command) (string, error) {
+	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
+		fmt.Fprint(cmd.ErrOrStderr(), "New password: ")
+		text, err := term.ReadPassword(in)
+		fmt.Fprintln(cmd.ErrOrStderr())
+		return string(text), err
+	}
+	line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 4096)).ReadString('\n')
+	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
+		return "", fmt.Errorf("read the password from standard input: %w", err)
+	}
+	return strings.TrimRight(line, "\r\n"), nil
 }
 
 func printJSON(w io.Writer, v any) error {

@@ -62,11 +62,11 @@ func (s *Server) environment(more ...string) []string {
 var passedHeaders = []string{"Content-Type", "Content-Encoding", "Git-Protocol"}
 
 // serve runs git http-backend for one request.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, t target, app manifold.App, user manifold.User) {
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, t target, who pusher, app manifold.App) {
 	ctx, cancel := context.WithCancel(r.Context())
-	env := s.environment("GIT_PROJECT_ROOT="+s.cfg.Dir, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER="+user.ID)
+	env := s.environment("GIT_PROJECT_ROOT="+s.cfg.Dir, "GIT_HTTP_EXPORT_ALL=1", "REMOTE_USER="+who.ID)
 	if t.service == receivePack && !t.refs {
-		p := s.open(ctx, app, user)
+		p := s.open(ctx, app, who)
 		// The client is gone or served: whatever its hook still does is
 		// called off, and waited for.
 		defer s.close(p)

@@ -17,7 +17,14 @@ import (
 
 	"manifold"
 	"manifold/coordinator/compiler"
+	"manifold/coordinator/store"
 )
+
+// pusher is who asks, from which address, with which token.
+type pusher struct {
+	manifold.User
+	from, token string
+}
 
 // push is one git-receive-pack request, from its first byte to its last
 // process.
@@ -25,15 +32,15 @@ type push struct {
 	secret string // its hook shows it; nobody else knows it
 	ctx    context.Context
 	app    manifold.App
-	user   manifold.User
+	who    pusher
 
 	judging    sync.WaitGroup // the hook's request
 	holds      bool           // it has the app's place in Server.busy
 	quarantine string         // its objects, until git accepts them
 }
 
-func (s *Server) open(ctx context.Context, app manifold.App, user manifold.User) *push {
-	p := &push{secret: rand.Text(), ctx: ctx, app: app, user: user}
+func (s *Server) open(ctx context.Context, app manifold.App, who pusher) *push {
+	p := &push{secret: rand.Text(), ctx: ctx, app: app, who: who}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pushes[p.secret] = p
@@ -252,14 +259,30 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, out *progress) b
 		out.say("The coordinator could not read the app's repository. Nothing was deployed; push again.")
 		return false
 	}
-	_, err = s.cfg.Builder.Build(ctx, compiler.Request{
-		App: p.app, By: p.user, Commit: u.new,
+	release, err := s.cfg.Builder.Build(ctx, compiler.Request{
+		App: p.app, By: p.who.User, Commit: u.new,
 		Source: func(w io.Writer) error { return s.archive(ctx, p.app.ID, p.quarantine, u.new, w) },
 	}, out)
 	if err != nil {
 		out.raw("\nVerifying deploy...\n\n!\tPush rejected to " + p.app.Name + ".\n\n")
+		return false
 	}
-	return err == nil
+	s.record(p, release)
+	return true
+}
+
+// record writes a deploy into the app's audit trail, even if the pusher left
+// at the last moment.
+func (s *Server) record(p *push, release manifold.Release) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 10*time.Second)
+	defer cancel()
+	err := s.cfg.Store.Record(ctx, p.app.ID, store.Entry{
+		User: p.who.Email, From: p.who.from, Authorization: p.who.token,
+		Action: fmt.Sprintf("%s (v%d) by git push", release.Description, release.Version),
+	})
+	if err != nil {
+		s.cfg.Log.Error("the audit trail misses a deploy", "app", p.app.ID, "user", p.who.Email, "error", err)
+	}
 }
 
 func short(ref string) string { return strings.TrimPrefix(ref, "refs/heads/") }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -26,6 +27,7 @@ import (
 type Store interface {
 	App(ctx context.Context, nameOrID string) (manifold.App, error)
 	Authenticate(ctx context.Context, token string) (manifold.User, store.Authorization, error)
+	Record(ctx context.Context, subject string, e store.Entry) error
 }
 
 // Builder builds and deploys what was pushed. *compiler.Compiler is one.
@@ -189,7 +191,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(w, http.StatusServiceUnavailable, "Too many pushes and fetches are running. Try again in a minute.")
 		return
 	}
-	s.serve(w, r, t, app, user)
+	from, _, _ := net.SplitHostPort(r.RemoteAddr)
+	s.serve(w, r, t, pusher{user, from, token.ID}, app)
 }
 
 // authenticate takes the token from the password, as git sends it.

@@ -120,6 +120,7 @@ func (a *api) createApp(c *call) (answer, error) {
 	for _, r := range first {
 		c.sayRelease(app, r)
 	}
+	c.note("Create app %s", app.Name)
 	return created(a.appObject(app, c.user, nil))
 }
 
@@ -207,6 +208,7 @@ func (a *api) deleteApp(c *call, app manifold.App) (answer, error) {
 	if err := a.Store.DeleteApp(c.Context(), app.ID); err != nil {
 		return answer{}, err
 	}
+	c.note("Destroy app %s", app.Name)
 	a.Log.Info("app destroyed", "app", app.ID, "name", app.Name, "user", c.user.Email)
 	if err := a.Forget(app.ID); err != nil { // it goes at the next start
 		a.Log.Error("something of a destroyed app stays behind", "app", app.ID, "err", err)

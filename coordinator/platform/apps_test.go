@@ -101,12 +101,12 @@ func TestAroundAnApp(t *testing.T) {
 			t.Errorf("%s: %s", path, got.text)
 		}
 	}
-	for _, path := range []string{"/addons", "/pipelines", "/teams", "/spaces", "/account/keys", "/account/features", "/oauth/authorizations"} {
+	for _, path := range []string{"/addons", "/pipelines", "/teams", "/spaces", "/account/keys", "/account/features"} {
 		if got := r.send("GET", path, "").want(200); strings.TrimSpace(got.text) != "[]" {
 			t.Errorf("%s: %s", path, got.text)
 		}
 	}
-	for _, path := range []string{"/apps/around/pipeline-couplings", "/apps/around/addons/x", "/apps/around/features/x", "/oauth/authorizations/~", "/account/features/x"} {
+	for _, path := range []string{"/apps/around/pipeline-couplings", "/apps/around/addons/x", "/apps/around/features/x", "/account/features/x"} {
 		r.send("GET", path, "").fails(404, "not_found")
 	}
 	r.send("DELETE", "/oauth/sessions/~", "").fails(404, "not_found")

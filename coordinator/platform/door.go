@@ -63,8 +63,7 @@ func (c *call) admit(h handler, header http.Header) (answer, error) {
 	if err := checkAccept(c.Header.Values("Accept")); err != nil {
 		return answer{}, err
 	}
-	var err error
-	if c.user, c.token, err = c.api.Store.Authenticate(c.Context(), bearer(c.Request)); err != nil {
+	if err := c.authenticate(); err != nil {
 		return answer{}, err
 	}
 	if err := c.spend(header); err != nil {
@@ -168,10 +167,4 @@ func stringOr(text []byte, s *string, v any) error {
 		return json.Unmarshal(text, v)
 	}
 	return json.Unmarshal(text, s)
-}
-
-// say writes what the caller did into the app's own log, so that its owners
-// see who changed what.
-func (c *call) say(app manifold.App, format string, args ...any) {
-	c.api.Logs.Write(app.ID, manifold.SourceApp, "api", fmt.Sprintf(format, args...)+" by user "+c.user.Email)
 }

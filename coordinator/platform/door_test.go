@@ -219,7 +219,7 @@ func TestOurOwnFailure(t *testing.T) {
 func TestSlowPeers(t *testing.T) {
 	r := newRig(t)
 	app := r.app("slow")
-	a := &api{Config: r.config, rates: newRates(1000), maxTime: 300 * time.Millisecond}
+	a := &api{Config: r.config, rates: newRates(1000), guesses: newGuesses(), logins: newLogins(), maxTime: 300 * time.Millisecond}
 	server := httptest.NewServer(a.handler())
 	t.Cleanup(server.Close)
 	for name, request := range map[string]string{

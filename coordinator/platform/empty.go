@@ -6,16 +6,13 @@ import "manifold"
 // which look there on their way to something else go on.
 func emptyRoutes(*api) routes {
 	r := routes{
-		"GET /oauth/authorizations/{id}":         none("authorization"),
-		"DELETE /oauth/authorizations/{id}":      none("authorization"),
-		"DELETE /oauth/sessions/{id}":            none("session"),
 		"GET /apps/{app}/pipeline-couplings":     noneOf("pipeline-coupling"), // the CLI crashes on an empty 200
 		"GET /apps/{app}/addons/{addon}":         noneOf("add_on"),
 		"GET /apps/{app}/sni-endpoints/{domain}": noneOf("sni_endpoint"),
 	}
 	for _, path := range []string{
-		"/account/keys", "/addon-attachments", "/addons",
-		"/oauth/authorizations", "/oauth/clients", "/oauth/sessions", "/pipelines", "/spaces", "/teams",
+		"/addon-attachments", "/addons",
+		"/oauth/clients", "/oauth/sessions", "/pipelines", "/spaces", "/teams",
 	} {
 		r["GET "+path] = func(*call) (answer, error) { return ok([]object{}) }
 	}

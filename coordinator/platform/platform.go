@@ -3,8 +3,8 @@
 // it. It turns requests into calls of the store, the scheduler and the log
 // hub, and their answers into the API's JSON.
 //
-// It must never decide where or how a dyno runs, keep state of its own, or
-// show one user what belongs to another. Config var values and tokens pass
+// It must never decide where or how a dyno runs, keep state that must outlive
+// it, or show one user what belongs to another. Config var values and tokens pass
 // through it; they never enter its logs or error texts.
 //
 //	request ─▶ door.go      Request-Id, Accept, token, bounds
@@ -84,7 +84,10 @@ func New(cfg Config) (http.Handler, error) {
 	case len(cfg.Stacks) == 0:
 		return nil, errors.New("platform: there is no stack to build apps on: build one with: manifold stack build")
 	}
-	a := &api{Config: cfg, rates: newRates(cmp.Or(cfg.CallsPerHour, 4500)), maxTime: maxTime}
+	a := &api{
+		Config: cfg, rates: newRates(cmp.Or(cfg.CallsPerHour, 4500)), maxTime: maxTime,
+		guesses: newGuesses(), logins: newLogins(),
+	}
 	return a.handler(), nil
 }
 
@@ -95,6 +98,7 @@ func (a *api) handler() http.Handler {
 			mux.Handle(pattern, a.door(h))
 		}
 	}
+	a.loginRoutes(mux)
 	mux.Handle("/", a.door(noSuchEndpoint))
 	return mux
 }
@@ -102,6 +106,8 @@ func (a *api) handler() http.Handler {
 type api struct {
 	Config
 	rates   *rates
+	guesses *guesses
+	logins  *logins
 	maxTime time.Duration
 }
 
@@ -112,6 +118,8 @@ type routes map[string]handler
 var resources = []func(*api) routes{
 	accountRoutes,
 	appRoutes,
+	auditRoutes,
+	authorizationRoutes,
 	buildpackRoutes,
 	catalogRoutes,
 	collaboratorRoutes,
@@ -121,6 +129,7 @@ var resources = []func(*api) routes{
 	emptyRoutes,
 	featureRoutes,
 	formationRoutes,
+	keyRoutes,
 	logRoutes,
 	rateRoutes,
 	releaseRoutes,

@@ -156,15 +156,6 @@ func ifServes(r manifold.Release) int {
 	return 0
 }
 
-// sayRelease logs a release in Heroku's two lines. Of one whose release command
-// is still to run, the second comes when that has succeeded.
-func (c *call) sayRelease(app manifold.App, r manifold.Release) {
-	c.say(app, "%s", r.Description)
-	if r.Status == manifold.ReleaseSucceeded {
-		c.say(app, "Release %s created", releaseName(r.Version))
-	}
-}
-
 func slugRoutes(a *api) routes {
 	return routes{"GET /apps/{app}/slugs/{slug}": onApp(a.slug)}
 }

@@ -9,6 +9,7 @@ import (
 
 	"manifold"
 	"manifold/coordinator/scheduler"
+	"manifold/coordinator/store"
 )
 
 // Every JSON object the API shows is made here. The CLI and the typed clients
@@ -186,14 +187,33 @@ func collaboratorObject(app manifold.App, user manifold.User, role string, since
 	}
 }
 
-func authorizationObject(u manifold.User, secret, description string, expiresIn *int, now time.Time) object {
-	id := uuid.NewString()
+// authorizationObject shows an API token; token is it, where it was just made,
+// else the hint its owner knows it by.
+func authorizationObject(u manifold.User, x store.Authorization, token string) object {
+	var expires any
+	if !x.ExpiresAt.IsZero() {
+		expires = int(time.Until(x.ExpiresAt).Round(time.Second) / time.Second)
+	}
 	return object{
-		"id": id, "description": description, "scope": []string{"global"},
-		"access_token": object{"id": id, "token": secret, "expires_in": expiresIn},
+		"id": x.ID, "description": x.Description, "scope": x.Scope,
+		"access_token": object{"id": x.ID, "token": token, "expires_in": expires},
 		"client":       nil, "grant": nil, "refresh_token": nil,
 		"user":       object{"id": u.ID, "email": u.Email, "full_name": nil},
-		"created_at": when(now), "updated_at": when(now),
+		"created_at": when(x.CreatedAt), "updated_at": when(x.UpdatedAt),
+	}
+}
+
+func keyObject(u manifold.User, k store.Key) object {
+	return object{
+		"id": k.ID, "email": u.Email, "public_key": k.Public, "fingerprint": k.Fingerprint, "comment": k.Comment,
+		"created_at": when(k.CreatedAt), "updated_at": when(k.CreatedAt),
+	}
+}
+
+func auditObject(e store.Entry) object {
+	return object{
+		"seq": e.Seq, "created_at": when(e.At), "user": object{"email": e.User}, "action": e.Action,
+		"from": e.From, "request_id": e.Request, "authorization": object{"id": e.Authorization},
 	}
 }
 

@@ -168,6 +168,8 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		t.remove(phaseKey(id))
 		t.removeUnder(key("releases", id, ""))
 		t.removeUnder(key("configs", id, ""))
+		t.remove(auditHead(id))
+		t.removeUnder(auditTrail(id))
 		return t.put(key("deleted", id), slices.Compact(slugs))
 	})
 	if err != nil {

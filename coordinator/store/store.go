@@ -44,10 +44,14 @@ var (
 //	deleted/APP               slugs still to be removed after their app
 //	placements/ASSIGNMENT     placement; environment sealed
 //	users/USER, emails/EMAIL  user; the user's id
+//	passwords/USER            hash
+//	keys/USER/FINGERPRINT     SSH public key
 //	first-user                the user's id; there from the first start on
 //	tokens/ID, joins/ID       hash of a token, whose it is, what it may do, when it ends
 //	hosts/HOST                host
 //	once/KEY                  value of Once, sealed
+//
+// Audit trails lie elsewhere: see Record.
 type Store struct {
 	engine  engine
 	vault   *vault
