@@ -21,6 +21,7 @@ MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
 TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static openssh-client
 VM_PACKAGES   := $(TEST_PACKAGES) qemu-system-x86
+BENCH_PACKAGES := $(TEST_PACKAGES) runc bubblewrap
 
 .PHONY: help
 help: ## List the targets
@@ -68,7 +69,19 @@ fmt: ## Format the Go files
 
 .PHONY: bench
 bench: build ## Benchmarks
+	@test/packages $(BENCH_PACKAGES)
 	@go test -run '^$$' -bench . -benchmem ./...
+
+.PHONY: bench-start
+bench-start: build ## Request to first instruction of an app: ours, runc's, bubblewrap's; a slug of 200 MB and of 1 MB (as root)
+	@test/packages $(BENCH_PACKAGES)
+	@go test -run '^$$' -bench '^(BenchmarkStart|BenchmarkSlug)$$' -benchtime 200x -timeout 10m ./agent
+
+.PHONY: bench-idle
+bench-idle: build ## What 100 idle dynos cost: memory each, the agent's CPU and memory, size of the programs (as root)
+	@test/packages $(BENCH_PACKAGES)
+	@go test -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x -timeout 10m ./agent
+	@ls -l bin | awk '/manifold/ {printf "%-24s %.1f MB\n", $$NF, $$5 / 1e6}'
 
 .PHONY: clean
 clean: ## Remove what was built (state in $MANIFOLD_HOME and caches stay)

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,11 +14,15 @@ import (
 )
 
 // BenchmarkIdle is what an agent costs while its 100 dynos do nothing: share
-// of one core, and resident memory.
+// of one core, memory of its own, and what of all that is ours grows with each
+// dyno: the agent and the PID 1s, in their proportional share (PSS, proc(5)).
 func BenchmarkIdle(b *testing.B) {
+	const dynos = 100
 	r := newRig(b)
+	agent := r.agent.Process.Pid
+	alone := proportional(b, agent)
 	var all []manifold.Assignment
-	for i := range 100 {
+	for i := range dynos {
 		a := r.assignment(`sleep 100000`)
 		a.Dyno = fmt.Sprintf("worker.%d", i+1)
 		if i%2 == 0 {
@@ -32,12 +37,19 @@ func BenchmarkIdle(b *testing.B) {
 	}
 	b.ReportMetric(time.Since(start).Seconds(), "s-to-start-100")
 	time.Sleep(2 * time.Second) // the last lines are shipped
-	before := cpuTime(b, r.agent.Process.Pid)
+	before := cpuTime(b, agent)
 	const span = 20 * time.Second
 	time.Sleep(span)
-	used := cpuTime(b, r.agent.Process.Pid) - before
-	b.ReportMetric(100*float64(used)/float64(span), "%core")
-	b.ReportMetric(float64(resident(b, r.agent.Process.Pid))/(1<<20), "MiB-rss")
+	used := cpuTime(b, agent) - before
+	b.ReportMetric(100*float64(used)/float64(span), "agent-%core")
+	b.ReportMetric(float64(resident(b, agent))/(1<<20), "agent-MiB-rss")
+	grown := proportional(b, agent) - alone
+	b.ReportMetric(float64(grown)/dynos/(1<<20), "agent-MiB-pss/dyno")
+	for _, pid := range children(b, agent) {
+		grown += proportional(b, pid)
+	}
+	b.ReportMetric(float64(grown)/dynos/(1<<20), "all-MiB-pss/dyno")
+	b.ReportMetric(0, "ns/op")
 }
 
 // BenchmarkLogs is how fast lines come home from one dyno that writes as fast
@@ -103,4 +115,43 @@ func resident(b *testing.B, pid int) int64 {
 		b.Fatal(err)
 	}
 	return pages * int64(os.Getpagesize())
+}
+
+// proportional is a process's memory, in bytes, in which what several share
+// counts in equal parts (Pss in /proc/pid/smaps_rollup).
+func proportional(b *testing.B, pid int) int64 {
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/smaps_rollup", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if value, ok := strings.CutPrefix(line, "Pss:"); ok {
+			kib, err := strconv.ParseInt(strings.TrimSpace(strings.TrimSuffix(strings.TrimSpace(value), "kB")), 10, 64)
+			if err != nil {
+				b.Fatal(err)
+			}
+			return kib << 10
+		}
+	}
+	b.Fatalf("no Pss of process %d", pid)
+	return 0
+}
+
+// children are the processes that pid started: an agent's are PID 1s.
+func children(b *testing.B, pid int) (pids []int) {
+	lists, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", pid))
+	if err != nil {
+		b.Fatal(err)
+	}
+	for _, list := range lists {
+		text, _ := os.ReadFile(list) // a thread may end
+		for _, field := range strings.Fields(string(text)) {
+			child, err := strconv.Atoi(field)
+			if err != nil {
+				b.Fatal(err)
+			}
+			pids = append(pids, child)
+		}
+	}
+	return pids
 }
