@@ -84,9 +84,13 @@ func (cfg Config) Isolation() isolation.Config {
 func (cfg Config) isolation(h home) isolation.Config {
 	return isolation.Config{
 		Instance: cfg.Instance, Dir: h.runs(), Pool: cfg.Pool, UIDBase: cfg.UIDBase, Resolvers: cfg.Resolvers,
-		CgroupParent: cfg.CgroupParent, Log: cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
+		CgroupParent: cfg.CgroupParent, Spares: spareBoxes, Log: cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 	}
 }
+
+// spareBoxes are kept ready for the dynos that are wanted next: enough for a
+// command somebody waits for, and for an app's first dyno beside it.
+const spareBoxes = 2
 
 // Examine gathers the facts of this host for the doctor, from the disk and
 // the kernel: it works without the agent, changes nothing, and needs root.

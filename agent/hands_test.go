@@ -49,7 +49,17 @@ func (r *rig) cgroup(run string) string {
 	if _, err := os.Stat(root + "/unified"); err == nil {
 		root += "/unified"
 	}
-	return filepath.Join(root, r.instance, run)
+	var box struct {
+		Cgroup string `json:"cgroup"`
+	}
+	text, err := os.ReadFile(filepath.Join(r.dir, "home/agent/runs", run, "box.json"))
+	if err == nil {
+		err = json.Unmarshal(text, &box)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return filepath.Join(root, r.instance, box.Cgroup)
 }
 
 // TestFreezeIsBoundedAndOutlivesTheAgent: a frozen web dyno has no address, a

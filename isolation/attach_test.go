@@ -289,7 +289,7 @@ func TestExec(t *testing.T) {
 	if _, err := os.Stat("/sys/fs/cgroup/cgroup.controllers"); err == nil {
 		trees = 1 // cgroup v2
 	}
-	if strings.Count(got, "/app\n")+strings.Count(got, b.Run()+"\n") < trees {
+	if strings.Count(got, "/app\n")+strings.Count(got, "/"+b.Group()+"\n") < trees {
 		t.Errorf("the guest is not in the app's cgroups:\n%s", got)
 	}
 	for _, attempt := range []string{
@@ -460,9 +460,9 @@ func TestManyGuests(t *testing.T) {
 		r.ended(g)
 		g.Close()
 	}
-	procs, _ := filepath.Glob("/sys/fs/cgroup/*/" + r.cfg.Instance + "/" + b.Run() + "/init/cgroup.procs")
+	procs, _ := filepath.Glob("/sys/fs/cgroup/*/" + r.cfg.Instance + "/" + b.Group() + "/init/cgroup.procs")
 	if len(procs) == 0 { // cgroup v2
-		procs = []string{"/sys/fs/cgroup/" + r.cfg.Instance + "/" + b.Run() + "/init/cgroup.procs"}
+		procs = []string{"/sys/fs/cgroup/" + r.cfg.Instance + "/" + b.Group() + "/init/cgroup.procs"}
 	}
 	pid, err := os.ReadFile(procs[0])
 	if err != nil {

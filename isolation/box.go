@@ -39,29 +39,36 @@ func (h *Host) box(record boxRecord) *Box {
 }
 
 // Boxes finds every run that has a directory or a cgroup of ours, whatever
-// process started it. A run whose box.json is missing or broken comes with
-// its directory and cgroup alone: it is only good for Remove.
+// process started it. A run whose box.json is missing or broken comes with its
+// directory alone, a cgroup that no record names with its slot: they are only
+// good for Remove. Spare boxes are not among them.
 func (h *Host) Boxes() ([]*Box, error) {
-	runs, err := h.runs()
+	records, err := h.records()
 	if err != nil {
 		return nil, err
 	}
 	var boxes []*Box
-	for run := range runs {
-		record, err := h.record(run)
-		if err != nil {
-			h.cfg.Log.Warn("run without a usable record", "run", run, "error", err)
-			record = boxRecord{Run: run, Slot: -1}
+	for _, record := range records {
+		if record.broken != nil {
+			h.cfg.Log.Warn("run without a usable record", "run", record.Run, "error", record.broken)
 		}
 		b := h.box(record)
-		if pid := h.cgroups.initPID(run); pid == 0 {
-			close(b.done)
-		} else if err := b.watch(pid, nil); err != nil {
-			return nil, fmt.Errorf("adopt run %s: %w", run, err)
+		if err := b.find(); err != nil {
+			return nil, fmt.Errorf("adopt run %s: %w", record.Run, err)
 		}
 		boxes = append(boxes, b)
 	}
 	return boxes, nil
+}
+
+// find looks for a box's PID 1, which another process may have started.
+func (b *Box) find() error {
+	pid := b.host.cgroups.initPID(b.record.group())
+	if pid == 0 {
+		close(b.done)
+		return nil
+	}
+	return b.watch(pid, nil)
 }
 
 // watch waits for the end of PID 1. The kernel lets a PID 1 end only after
@@ -77,7 +84,7 @@ func (b *Box) watch(pid int, child *os.Process) error {
 		return fmt.Errorf("open pidfd: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "pidfd")
-	if child == nil && b.host.cgroups.initPID(b.record.Run) != pid {
+	if child == nil && b.host.cgroups.initPID(b.record.group()) != pid {
 		f.Close() // it ended between the two looks, and its number may be a stranger's now
 		close(b.done)
 		return nil
@@ -138,7 +145,7 @@ func (b *Box) Attached() *Stream { return b.attached }
 
 // Kill ends everything in the dyno now. There may be no exit record.
 func (b *Box) Kill() error {
-	return errors.Join(b.signal(unix.SIGKILL), b.host.cgroups.kill(b.record.Run))
+	return errors.Join(b.signal(unix.SIGKILL), b.host.cgroups.kill(b.record.group()))
 }
 
 func (b *Box) signal(s syscall.Signal) error {
@@ -167,9 +174,9 @@ const maxRecord = 64 << 10
 
 // Exit tells how the dyno ended, after Done. ErrNoRecord if nobody knows.
 func (b *Box) Exit() (Exit, error) {
-	exit := Exit{OOM: b.host.cgroups.ooms(b.record.Run) > 0}
+	exit := Exit{OOM: b.host.cgroups.ooms(b.record.group()) > 0}
 	if exit.OOM {
-		exit.Peak = b.host.cgroups.peak(b.record.Run)
+		exit.Peak = b.host.cgroups.peak(b.record.group())
 	}
 	f, err := os.OpenFile(filepath.Join(b.Dir(), pid1Name, boot.RecordName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -271,14 +278,14 @@ func (b *Box) Remove() error {
 	}
 	// A fork that raced with the end of PID 1 cannot be; a process put into
 	// the cgroup from the host can.
-	if err := b.host.cgroups.kill(b.record.Run); err != nil {
+	if err := b.host.cgroups.kill(b.record.group()); err != nil {
 		return fmt.Errorf("remove run %s: %w", b.record.Run, err)
 	}
 	var link error
 	if b.record.Slot >= 0 {
 		link = b.host.cfg.disconnect(b.record.Slot)
 	}
-	if err := errors.Join(link, b.host.cgroups.remove(b.record.Run), os.RemoveAll(b.Dir())); err != nil {
+	if err := errors.Join(link, b.host.cgroups.remove(b.record.group()), os.RemoveAll(b.Dir())); err != nil {
 		return fmt.Errorf("remove run %s: %w", b.record.Run, err)
 	}
 	b.host.release(b.record.Slot, b.record.Run)

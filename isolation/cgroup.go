@@ -24,12 +24,15 @@ import (
 // A dyno's cgroups. PID 1 sits apart from the app, so that the kill for too
 // much memory spares it and it can write the exit record:
 //
-//	<parent>/<instance>/<run>        its CPU weight among the dynos
-//	<parent>/<instance>/<run>/init   PID 1
-//	<parent>/<instance>/<run>/app    everything else; all limits are here
+//	<parent>/<instance>/<slot>        its CPU weight among the dynos
+//	<parent>/<instance>/<slot>/init   PID 1
+//	<parent>/<instance>/<slot>/app    everything else; all limits are here
+//
+// They are named after the slot, as the links are: a box is made before it is
+// known which run it will be, and cgroups of the v2 tree cannot be renamed.
 //
 // On cgroup v2 both are in the one tree. On v1 the controllers have trees of
-// their own, where only app exists, as <run>, but for CPU time, where both do;
+// their own, where only app exists, as <slot>, but for CPU time, where both do;
 // init and app are in the v2 tree beside them (hybrid layout). The parent is
 // somebody else's: a unit's that delegates it to us, or the root.
 type cgroupTree struct {
@@ -96,7 +99,7 @@ func noParent(dir string) error {
 	return fmt.Errorf("there is no cgroup %s: MANIFOLD_CGROUP_PARENT must name one that exists (systemctl start manifold-dynos.slice), or be unset", dir)
 }
 
-func (t *cgroupTree) dir(run string) string { return filepath.Join(t.root, t.own, run) }
+func (t *cgroupTree) dir(group string) string { return filepath.Join(t.root, t.own, group) }
 
 // handles are open files of a dyno's cgroups, for PID 1. They are opened here
 // since the kernel asks who opened them, not who uses them.
@@ -115,17 +118,17 @@ func (h handles) close() {
 }
 
 // create makes a dyno's cgroups. The caller closes the handles.
-func (t *cgroupTree) create(run string, size manifold.Size) (h handles, err error) {
+func (t *cgroupTree) create(group string, size manifold.Size) (h handles, err error) {
 	defer func() {
 		if err != nil {
 			h.close()
 		}
 	}()
-	if h.procs, err = t.makeAndLimit(run, size); err != nil {
+	if h.procs, err = t.makeAndLimit(group, size); err != nil {
 		return h, err
 	}
-	dir, names := filepath.Join(t.dir(run), "app"), []string{boot.Events, "memory.stat", "memory.current", "memory.peak", "memory.swap.current", "memory.swap.peak"}
-	if v1 := t.v1Memory(run); v1 != "" {
+	dir, names := filepath.Join(t.dir(group), "app"), []string{boot.Events, "memory.stat", "memory.current", "memory.peak", "memory.swap.current", "memory.swap.peak"}
+	if v1 := t.v1Memory(group); v1 != "" {
 		dir, names = v1, []string{"memory.stat", "memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes", "memory.failcnt"}
 		if h.ooms, err = oomEvents(v1); err != nil {
 			return h, fmt.Errorf("watch the memory limit: %w", err)
@@ -165,14 +168,14 @@ func oomEvents(dir string) (*os.File, error) {
 	return events, nil
 }
 
-func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.File, err error) {
+func (t *cgroupTree) makeAndLimit(group string, size manifold.Size) (procs []*os.File, err error) {
 	defer func() {
 		if err != nil {
 			closeAll(procs)
 			procs = nil
 		}
 	}()
-	if err := mkdirs(t.dir(run), "init", "app"); err != nil {
+	if err := mkdirs(t.dir(group), "init", "app"); err != nil {
 		return nil, fmt.Errorf("make cgroup: %w", err)
 	}
 	open := func(path string) error {
@@ -183,25 +186,25 @@ func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.F
 		return err
 	}
 	if len(t.v1) == 0 {
-		if _, err := cgroup2.NewManager(t.root, filepath.Join(t.own, run, "app"), limitsV2(size)); err != nil {
+		if _, err := cgroup2.NewManager(t.root, filepath.Join(t.own, group, "app"), limitsV2(size)); err != nil {
 			return procs, fmt.Errorf("set cgroup limits: %w", err)
 		}
-		if err := os.WriteFile(filepath.Join(t.dir(run), "app", "memory.oom.group"), []byte("1"), 0); err != nil {
+		if err := os.WriteFile(filepath.Join(t.dir(group), "app", "memory.oom.group"), []byte("1"), 0); err != nil {
 			return procs, fmt.Errorf("set memory.oom.group: %w", err)
 		}
 		// Weights count among siblings: the dyno's is its run's.
 		weight := strconv.Itoa(min(100*size.Shares, 10_000))
-		if err := os.WriteFile(filepath.Join(t.dir(run), "cpu.weight"), []byte(weight), 0); err != nil {
+		if err := os.WriteFile(filepath.Join(t.dir(group), "cpu.weight"), []byte(weight), 0); err != nil {
 			return procs, fmt.Errorf("set cpu.weight: %w", err)
 		}
 	} else {
-		path := filepath.Join(t.own, run)
+		path := filepath.Join(t.own, group)
 		subsystems := func() ([]cgroup1.Subsystem, error) { return t.v1, nil }
 		if _, err := cgroup1.New(cgroup1.StaticPath(path), limitsV1(size), cgroup1.WithHierarchy(subsystems)); err != nil {
 			return procs, fmt.Errorf("set cgroup limits: %w", err)
 		}
-		for _, dir := range t.v1Dirs(run) {
-			if dir == t.v1Dir(cgroup1.Cpu, run) {
+		for _, dir := range t.v1Dirs(group) {
+			if dir == t.v1Dir(cgroup1.Cpu, group) {
 				if err := mkdirs(dir, "init", "app"); err != nil {
 					return procs, fmt.Errorf("make cgroup: %w", err)
 				}
@@ -212,7 +215,7 @@ func (t *cgroupTree) makeAndLimit(run string, size manifold.Size) (procs []*os.F
 			}
 		}
 	}
-	if err := open(filepath.Join(t.dir(run), "app")); err != nil {
+	if err := open(filepath.Join(t.dir(group), "app")); err != nil {
 		return procs, fmt.Errorf("open cgroup: %w", err)
 	}
 	return procs, nil
@@ -230,8 +233,8 @@ func mkdirs(parent string, names ...string) error {
 // placeInit puts PID 1 into its v1 cgroup of CPU time; on v2 it is there from
 // the start. What it does for a dyno, such as keeping a flood of log lines, is
 // on the dyno's account.
-func (t *cgroupTree) placeInit(run string, pid int) error {
-	dir := t.v1Dir(cgroup1.Cpu, run)
+func (t *cgroupTree) placeInit(group string, pid int) error {
+	dir := t.v1Dir(cgroup1.Cpu, group)
 	if dir == "" {
 		return nil
 	}
@@ -239,21 +242,21 @@ func (t *cgroupTree) placeInit(run string, pid int) error {
 }
 
 // v1Dirs are the run's directories in the controllers' own trees.
-func (t *cgroupTree) v1Dirs(run string) []string {
+func (t *cgroupTree) v1Dirs(group string) []string {
 	var dirs []string
 	for _, s := range t.v1 {
 		if p, ok := s.(interface{ Path(string) string }); ok {
-			dirs = append(dirs, p.Path(filepath.Join(t.own, run)))
+			dirs = append(dirs, p.Path(filepath.Join(t.own, group)))
 		}
 	}
 	return dirs
 }
 
 // v1Memory is the run's directory in the v1 memory controller's tree, or "".
-func (t *cgroupTree) v1Memory(run string) string {
+func (t *cgroupTree) v1Memory(group string) string {
 	for i, s := range t.v1 {
 		if s.Name() == cgroup1.Memory {
-			return t.v1Dirs(run)[i]
+			return t.v1Dirs(group)[i]
 		}
 	}
 	return ""
@@ -298,8 +301,8 @@ func limitsV2(size manifold.Size) *cgroup2.Resources {
 }
 
 // initPID is PID 1's process id on the host, or 0.
-func (t *cgroupTree) initPID(run string) int {
-	data, err := os.ReadFile(filepath.Join(t.dir(run), "init", "cgroup.procs"))
+func (t *cgroupTree) initPID(group string) int {
+	data, err := os.ReadFile(filepath.Join(t.dir(group), "init", "cgroup.procs"))
 	if err != nil {
 		return 0
 	}
@@ -309,9 +312,9 @@ func (t *cgroupTree) initPID(run string) int {
 }
 
 // ooms is how many times the memory limit killed a process of the run.
-func (t *cgroupTree) ooms(run string) int {
-	file := filepath.Join(t.dir(run), "app", boot.Events)
-	if v1 := t.v1Memory(run); v1 != "" {
+func (t *cgroupTree) ooms(group string) int {
+	file := filepath.Join(t.dir(group), "app", boot.Events)
+	if v1 := t.v1Memory(group); v1 != "" {
 		file = filepath.Join(v1, "memory.oom_control")
 	}
 	data, err := os.ReadFile(file)
@@ -328,39 +331,39 @@ func (t *cgroupTree) ooms(run string) int {
 }
 
 // kill sends SIGKILL to every process of the run at once (cgroup.kill).
-func (t *cgroupTree) kill(run string) error {
-	err := os.WriteFile(filepath.Join(t.dir(run), "cgroup.kill"), []byte("1"), 0)
+func (t *cgroupTree) kill(group string) error {
+	err := os.WriteFile(filepath.Join(t.dir(group), "cgroup.kill"), []byte("1"), 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
 	return err
 }
 
-// runs lists the runs that have a cgroup.
-func (t *cgroupTree) runs() ([]string, error) {
+// names lists the cgroups of boxes.
+func (t *cgroupTree) names() ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(t.root, t.own))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("list cgroups: %w", err)
 	}
-	var runs []string
+	var names []string
 	for _, e := range entries {
 		if e.IsDir() {
-			runs = append(runs, e.Name())
+			names = append(names, e.Name())
 		}
 	}
-	return runs, nil
+	return names, nil
 }
 
 // remove removes a run's cgroups, which must have no processes left. A
 // process that is just ending keeps its cgroup for a moment: remove waits up
 // to a second for that.
-func (t *cgroupTree) remove(run string) error {
-	dir := t.dir(run)
+func (t *cgroupTree) remove(group string) error {
+	dir := t.dir(group)
 	var dirs []string
-	if cpu := t.v1Dir(cgroup1.Cpu, run); cpu != "" {
+	if cpu := t.v1Dir(cgroup1.Cpu, group); cpu != "" {
 		dirs = append(dirs, filepath.Join(cpu, "init"), filepath.Join(cpu, "app"))
 	}
-	dirs = append(append(dirs, t.v1Dirs(run)...), filepath.Join(dir, "init"), filepath.Join(dir, "app"), dir)
+	dirs = append(append(dirs, t.v1Dirs(group)...), filepath.Join(dir, "init"), filepath.Join(dir, "app"), dir)
 	for _, d := range dirs {
 		if err := rmdir(d, time.Second); err != nil {
 			return fmt.Errorf("remove cgroup: %w", err)

@@ -11,20 +11,28 @@
 //
 // # Starting a dyno
 //
-// The agent's side (Start) runs as root on the host, PID 1 as root of the
-// dyno's own user namespace. They share a socket pair and nothing else:
+// The agent's side runs as root on the host, PID 1 as root of the dyno's own
+// user namespace. They share a socket pair and nothing else:
 //
-//	Start                                         PID 1
-//	  slot, box.json, scratch image, cgroups
+//	agent                                         PID 1
+//	  slot, scratch image, cgroups
 //	  clone into new namespaces ───────────────▶  waits on the socket
 //	  veth: one end there, one end here
+//	  boot.Box + descriptors ──────────────────▶  writable layer, /proc, /dev, /sys
+//	                                              a process in the app's cgroups
+//	             ◀────────────────────────────── "ok", or what failed
+//	  Start: box.json, the run's name
 //	  image mounts id-mapped to the dyno's
 //	  user namespace
-//	  boot.Message + descriptors ──────────────▶  attaches the mounts, overlay, /proc, /dev, /sys
-//	                                              pivot_root, hostname, limits
-//	                                              starts the app in its cgroup
+//	  boot.Message + descriptors ──────────────▶  overlay, pivot_root, hostname
+//	                                              the process gives up privileges and is the app
 //	             ◀────────────────────────────── "ok", or what failed
 //	  both close the socket
+//
+// What comes before Start is the same for every dyno of a size, and takes
+// nearly all of the time: a few boxes that have come that far are kept ready
+// (spares.go). If this process dies, their PID 1s see the socket's end and end
+// too; the next process removes what is left of them.
 //
 // A dyno that somebody is attached to has its standard streams in the agent's
 // hands (attach.go): pipes, or a terminal that the app's first step opens inside
@@ -37,12 +45,13 @@
 //
 // # What is where
 //
-//	<Dir>/<run>/box.json    written first: the run, its slot, its size
+//	<Dir>/spare-<slot>/     a box without a run, until it is renamed to <run>
+//	<Dir>/<run>/box.json    the run, its slot, its size
 //	<Dir>/<run>/scratch.img the private writable layer: an ext4 image, so that
 //	                        bytes and inodes are bounded on any host filesystem
 //	<Dir>/<run>/pid1/       PID 1's own: exit.json, log/ (segment), and exec.sock,
 //	                        by which the agent asks for one more process in it
-//	cgroup <instance>/<run> with init (PID 1) and app (all the rest) below it
+//	cgroup <instance>/<slot> with init (PID 1) and app (all the rest) below it
 //
 // Everything else about a run is a pure function of its slot: the 65,536 user
 // ids, the /30 network, the link's name.

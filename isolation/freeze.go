@@ -33,7 +33,7 @@ func (b *Box) Freeze(ctx context.Context) error {
 		return ended
 	default:
 	}
-	if err := b.host.cgroups.freeze(b.record.Run, true); err != nil {
+	if err := b.host.cgroups.freeze(b.record.group(), true); err != nil {
 		return fmt.Errorf("freeze run %s: %w", b.record.Run, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, freezePatience)
@@ -58,7 +58,7 @@ func (b *Box) Freeze(ctx context.Context) error {
 // Thaw lets a frozen dyno go on. One that is not frozen, or has ended, is none
 // of its business.
 func (b *Box) Thaw() error {
-	err := b.host.cgroups.freeze(b.record.Run, false)
+	err := b.host.cgroups.freeze(b.record.group(), false)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("thaw run %s: %w", b.record.Run, err)
 	}
@@ -67,7 +67,7 @@ func (b *Box) Thaw() error {
 
 // Frozen says whether the dyno's processes all stand still.
 func (b *Box) Frozen() (bool, error) {
-	events, err := readKeys(filepath.Join(b.host.cgroups.dir(b.record.Run), "app", "cgroup.events"))
+	events, err := readKeys(filepath.Join(b.host.cgroups.dir(b.record.group()), "app", "cgroup.events"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil // it has ended
 	}
@@ -78,10 +78,10 @@ func (b *Box) Frozen() (bool, error) {
 }
 
 // freeze turns the switch of a run's processes.
-func (t *cgroupTree) freeze(run string, on bool) error {
+func (t *cgroupTree) freeze(group string, on bool) error {
 	value := "0"
 	if on {
 		value = "1"
 	}
-	return os.WriteFile(filepath.Join(t.dir(run), "app", "cgroup.freeze"), []byte(value), 0)
+	return os.WriteFile(filepath.Join(t.dir(group), "app", "cgroup.freeze"), []byte(value), 0)
 }

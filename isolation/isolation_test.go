@@ -487,6 +487,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 		"layer of nothing": func(s *isolation.Spec) { f, _ := os.Open("/dev/null"); s.Layers = []*os.File{f} },
 		"size too small":   func(s *isolation.Spec) { s.Size.Disk = 1 },
 		"run is a path":    func(s *isolation.Spec) { s.Run = "../x" },
+		"run is a spare":   func(s *isolation.Spec) { s.Run = "spare-1" },
 		"env too long":     func(s *isolation.Spec) { s.Env = []string{"A=" + strings.Repeat("x", 5<<20)} },
 	} {
 		spec := r.spec("true")

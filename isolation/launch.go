@@ -2,19 +2,14 @@ package isolation
 
 import (
 	"context"
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net"
+	"io/fs"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -22,73 +17,42 @@ import (
 	"manifold/isolation/boot"
 )
 
-// launchTimeout bounds the time PID 1 may take to start the app.
-const launchTimeout = 30 * time.Second
-
-// Start builds a box and starts the app in it. When it returns without error
-// the app's first process exists, and nothing of it depends on this process
-// any more. On an error nothing is left behind.
+// Start builds a box, or takes one that is ready, and starts the app in it.
+// When it returns without error the app's first process exists, and nothing of
+// it depends on this process any more. On an error nothing is left behind.
 func (h *Host) Start(ctx context.Context, spec Spec) (*Box, error) {
 	if err := spec.check(); err != nil {
 		return nil, fmt.Errorf("start dyno: %w", err)
 	}
-	s, err := h.take(spec.Run, spec.Addr)
+	fail := func(err error) (*Box, error) { return nil, fmt.Errorf("start dyno %s: %w", spec.Run, err) }
+	if _, err := os.Lstat(filepath.Join(h.cfg.Dir, spec.Run)); err == nil {
+		return fail(fs.ErrExist)
+	}
+	s, err := h.spares.take(ctx, spec.Size, spec.Addr)
 	if err != nil {
-		return nil, err
+		return fail(err)
 	}
-	b := h.box(boxRecord{Run: spec.Run, Slot: s, Size: spec.Size})
-	if err := os.Mkdir(b.Dir(), 0o700); err != nil { // the run's, or nobody's: whose it is must not be removed
-		h.release(s, spec.Run)
-		return nil, fmt.Errorf("start dyno %s: %w", spec.Run, err)
+	defer s.close()
+	if err := h.start(ctx, s, spec); err != nil {
+		return fail(errors.Join(err, s.box.Remove()))
 	}
-	if err := h.start(ctx, b, spec); err != nil {
-		return nil, errors.Join(fmt.Errorf("start dyno %s: %w", spec.Run, err), b.Remove())
-	}
-	return b, nil
+	return s.box, nil
 }
 
-func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
-	h.reach("directory")
-	scratch, dir, err := h.prepare(b)
-	if err != nil {
+func (h *Host) start(ctx context.Context, s *spare, spec Spec) error {
+	if err := h.name(s.box, spec.Run); err != nil {
 		return err
 	}
-	defer scratch.Close()
-	defer dir.Close()
-	h.reach("scratch")
-	group, err := h.cgroups.create(b.record.Run, b.record.Size)
-	if err != nil {
-		return err
-	}
-	defer group.close()
-	h.reach("cgroups")
-
-	process, socket, err := h.clone(b)
-	if err != nil {
-		return err
-	}
-	defer socket.Close()
-	h.reach("clone")
-	if err := b.watch(process.Pid, process); err != nil {
-		_ = process.Kill()
-		_, _ = process.Wait()
-		return err
-	}
-	if err := h.cgroups.placeInit(b.record.Run, process.Pid); err != nil {
-		return fmt.Errorf("place PID 1: %w", err)
-	}
-	if err := h.cfg.connect(b.record.Slot, process.Pid); err != nil {
-		return err
-	}
-	h.reach("link")
-	if err := mapLayers(spec.Layers, process.Pid); err != nil {
+	h.reach("name")
+	if err := mapLayers(spec.Layers, s.box.pid); err != nil {
 		return err
 	}
 	h.reach("layers")
 	var attached *ends
+	var err error
 	stdin := spec.Stdin
 	if spec.Attach != nil {
-		if attached, err = newEnds(*spec.Attach, b.record.Slot.appUID(h.cfg)); err != nil {
+		if attached, err = newEnds(*spec.Attach, s.box.record.Slot.appUID(h.cfg)); err != nil {
 			return err
 		}
 		defer attached.close()
@@ -103,99 +67,39 @@ func (h *Host) start(ctx context.Context, b *Box, spec Spec) error {
 		defer stdin.Close()
 	}
 	msg := h.message(spec)
-	files := append(append([]*os.File{}, spec.Layers...), scratch, dir, stdin)
-	files = append(append(files, group.procs...), group.stats...)
-	msg.Layers, msg.Procs = len(spec.Layers), len(group.procs)
-	for _, f := range group.stats {
-		msg.Stats = append(msg.Stats, filepath.Base(f.Name()))
-	}
-	if group.ooms != nil {
-		msg.OOMs = true
-		files = append(files, group.ooms)
-	}
+	files := append(append([]*os.File{}, spec.Layers...), stdin)
 	if attached != nil {
 		msg.Terminal, msg.Output = attached.terminal, attached.terminal == nil
 		files = append(files, attached.theirs[len(attached.theirs)-1])
 	}
-	deadline, err := converse(ctx, socket, msg, files)
+	deadline, err := converse(ctx, s.socket, msg, files)
 	h.reach("app")
 	if err == nil && attached != nil {
-		b.attached, err = attached.take(deadline)
+		s.box.attached, err = attached.take(deadline)
 	}
 	return err
 }
 
-// prepare fills the run's directory. box.json comes first: a death of this
-// process at any point leaves a run that Boxes finds.
-func (h *Host) prepare(b *Box) (scratch, dir *os.File, err error) {
-	data, err := json.Marshal(b.record)
+// name makes a box the run's: first its record, then the name of its
+// directory. A death of this process in between leaves a spare.
+func (h *Host) name(b *Box, run string) error {
+	spare := b.Dir()
+	record := b.record
+	record.Run = run
+	data, err := json.Marshal(record)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	if err := os.WriteFile(filepath.Join(b.Dir(), boxName), data, 0o600); err != nil {
-		return nil, nil, err
+	if err := os.WriteFile(filepath.Join(spare, boxName), data, 0o600); err != nil {
+		return err
 	}
 	h.reach("record")
-	owner := b.record.Slot.uid(h.cfg)
-	path := filepath.Join(b.Dir(), pid1Name)
-	if err := os.Mkdir(path, 0o700); err != nil {
-		return nil, nil, err
+	if err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, filepath.Join(h.cfg.Dir, run), unix.RENAME_NOREPLACE); err != nil {
+		return fmt.Errorf("name the run's directory: %w", err)
 	}
-	if err := os.Chown(path, owner, owner); err != nil {
-		return nil, nil, err
-	}
-	if dir, err = os.Open(path); err != nil {
-		return nil, nil, err
-	}
-	if scratch, err = h.newScratch(b.Dir(), b.record.Size, owner); err != nil {
-		dir.Close()
-		return nil, nil, err
-	}
-	return scratch, dir, nil
-}
-
-// clone starts PID 1 in its namespaces and its cgroup. The cgroup namespace
-// is not among them: it would begin at this process's cgroup; the app makes
-// its own when it is in place.
-func (h *Host) clone(b *Box) (*os.Process, *net.UnixConn, error) {
-	conn, theirs, err := socketPair()
-	if err != nil {
-		return nil, nil, err
-	}
-	defer theirs.Close()
-	cgroup, err := os.Open(filepath.Join(h.cgroups.dir(b.record.Run), "init"))
-	if err != nil {
-		conn.Close()
-		return nil, nil, err
-	}
-	defer cgroup.Close()
-	ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: b.record.Slot.uid(h.cfg), Size: idsPerSlot}}
-	cmd := &exec.Cmd{
-		Path:       "/proc/self/fd/4",
-		Args:       []string{"manifold-pid1"},
-		Env:        []string{"GOMAXPROCS=1", "GOGC=50"},
-		Dir:        "/",
-		ExtraFiles: []*os.File{theirs, h.launcher}, // boot.FD and the one above it
-		SysProcAttr: &syscall.SysProcAttr{
-			Cloneflags: unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET |
-				unix.CLONE_NEWIPC | unix.CLONE_NEWUTS,
-			UidMappings: ids, GidMappings: ids, GidMappingsEnableSetgroups: true,
-			Credential:  &syscall.Credential{}, // the host's root has no id in there: become theirs
-			UseCgroupFD: true, CgroupFD: int(cgroup.Fd()),
-			Setsid: true, // a terminal's Ctrl-C is for the agent, not for dynos
-		},
-	}
-	// One at a time: a clone waits for its id maps on a pipe, and two at once
-	// would each hold the other's open. If this process died then, neither
-	// would end, and both would keep all its locks.
-	h.cloning.Lock()
-	err = cmd.Start()
-	h.cloning.Unlock()
-	if err != nil {
-		conn.Close()
-		return nil, nil, fmt.Errorf("clone into new namespaces: %w", err)
-	}
-	return cmd.Process, conn, nil
+	h.give(b.record.Slot, run)
+	b.record = record
+	return nil
 }
 
 // mapLayers gives each layer's mount the ids of the process's user namespace:
@@ -237,71 +141,8 @@ func (h *Host) message(spec Spec) boot.Message {
 			{Path: "/etc/hosts", Content: "127.0.0.1 localhost " + spec.Run + "\n::1 localhost ip6-localhost\n"},
 			{Path: "/etc/resolv.conf", Content: resolv.String()},
 		},
-		Filter:    h.filter,
-		Processes: spec.Size.Processes, OpenFiles: spec.Size.Files, Memory: spec.Size.Memory,
+		Filter: h.filter,
+		Layers: len(spec.Layers), Processes: spec.Size.Processes, OpenFiles: spec.Size.Files,
 		Grace: spec.Grace, TTL: spec.TTL, LogLimit: logLimit,
 	}
-}
-
-// converse sends PID 1 its message and waits for its answer, at the latest
-// until deadline.
-func converse(ctx context.Context, socket *net.UnixConn, msg boot.Message, files []*os.File) (deadline time.Time, err error) {
-	body, err := encode(msg)
-	if err != nil {
-		return deadline, err
-	}
-	deadline, done, err := bound(ctx, socket)
-	if err != nil {
-		return deadline, err
-	}
-	defer done()
-	err = send(socket, body, files)
-	// A PID 1 that refused before it read everything has left its answer.
-	answer, readErr := io.ReadAll(io.LimitReader(socket, 4096))
-	switch err = errors.Join(err, readErr); {
-	case err != nil && len(answer) == 0:
-		err = fmt.Errorf("talk to PID 1: %w", errors.Join(context.Cause(ctx), err))
-	case string(answer) == boot.Started:
-		err = nil
-	case len(answer) == 0:
-		err = errors.New("PID 1 died without a word")
-	default:
-		err = errors.New(string(answer))
-	}
-	return deadline, err
-}
-
-// bound gives a conversation with PID 1 launchTimeout, or what ctx leaves of it.
-func bound(ctx context.Context, socket *net.UnixConn) (deadline time.Time, done func() bool, err error) {
-	deadline = time.Now().Add(launchTimeout)
-	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
-		deadline = d
-	}
-	if err := socket.SetDeadline(deadline); err != nil {
-		return deadline, nil, err
-	}
-	return deadline, context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Now()) }), nil
-}
-
-// encode is a message as boot.Message says, without its descriptors.
-func encode(msg any) ([]byte, error) {
-	body, err := json.Marshal(msg)
-	if err == nil && len(body) > boot.MaxMessage {
-		err = fmt.Errorf("command and environment are %d bytes; at most %d fit", len(body), boot.MaxMessage)
-	}
-	return append(binary.BigEndian.AppendUint32(nil, uint32(len(body))), body...), err
-}
-
-// send writes a message with its descriptors beside the first byte.
-func send(socket *net.UnixConn, msg []byte, files []*os.File) error {
-	fds := make([]int, len(files))
-	for i, f := range files {
-		fds[i] = int(f.Fd())
-	}
-	n, _, err := socket.WriteMsgUnix(msg, unix.UnixRights(fds...), nil)
-	if err != nil {
-		return err
-	}
-	_, err = socket.Write(msg[n:])
-	return err
 }

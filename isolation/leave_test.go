@@ -67,6 +67,9 @@ func startAndDie(text string) error {
 		return err
 	}
 	fmt.Println("started")
+	if order.Point == "ready" {
+		dieReady(host, order.Config.Spares)
+	}
 	return nil
 }
 
@@ -128,6 +131,10 @@ func TestDeathAtEveryStepOfAStart(t *testing.T) {
 	delete(before, "owners of keys") // other tests at the same time use the same ids
 	check := func(what string) {
 		t.Helper()
+		if err := r.host.Close(); err != nil { // the next agent
+			t.Fatalf("%s: %v", what, err)
+		}
+		r.open()
 		boxes, err := r.host.Boxes()
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
@@ -141,7 +148,7 @@ func TestDeathAtEveryStepOfAStart(t *testing.T) {
 		}
 		r.same(what, before)
 	}
-	for i, point := range []string{"directory", "record", "image", "mount", "scratch", "cgroups", "clone", "link", "layers", "app"} {
+	for i, point := range []string{"directory", "image", "mount", "scratch", "cgroups", "clone", "link", "spare", "record", "name", "layers", "app"} {
 		run := fmt.Sprintf("point-%d", i)
 		if said := r.child(run, point, 0); strings.Contains(said, "started") {
 			t.Errorf("it did not die at %q", point)
@@ -267,9 +274,7 @@ func TestFiveHundredStartsAndStops(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.open()
-	if err := r.oneLife(0); err != nil { // makes the template
-		t.Fatal(err)
-	}
+	r.keepSpares(2)
 	before := r.count()
 	const workers = 4
 	turns := make(chan int)
@@ -290,6 +295,7 @@ func TestFiveHundredStartsAndStops(t *testing.T) {
 	close(turns)
 	group.Wait()
 	t.Logf("500 starts and stops in %v", time.Since(began))
+	r.awaitSpares(2)
 	r.same("after 500 dynos", before)
 }
 

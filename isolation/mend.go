@@ -3,6 +3,7 @@ package isolation
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,7 +53,7 @@ func Mend(cfg Config, m Mending) error {
 	case MendFirewall:
 		err = cfg.applyFirewall()
 	case MendFreeze:
-		err = h.box(boxRecord{Run: filepath.Base(m.Name), Slot: -1}).Thaw()
+		err = h.mendFreeze(filepath.Base(m.Name))
 	default:
 		err = ErrNotOurs
 	}
@@ -78,6 +79,17 @@ func (h *Host) mendRun(run string) error {
 		}
 	}
 	return b.Remove()
+}
+
+func (h *Host) mendFreeze(run string) error {
+	record, err := h.readRecord(run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil // gone meanwhile
+	}
+	if err != nil {
+		return err
+	}
+	return h.box(record).Thaw()
 }
 
 func (h *Host) mendLink(name string) error {

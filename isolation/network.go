@@ -123,8 +123,9 @@ func (cfg Config) overlap() error {
 			continue
 		}
 		link, err := netlink.LinkByIndex(r.LinkIndex)
-		if err == nil && strings.HasPrefix(link.Attrs().Name, cfg.linkPrefix()) {
-			continue
+		var gone netlink.LinkNotFoundError
+		if errors.As(err, &gone) || err == nil && strings.HasPrefix(link.Attrs().Name, cfg.linkPrefix()) {
+			continue // ours, or gone since it was listed: such as a dyno's of an agent that was killed just now
 		}
 		return fmt.Errorf("address pool %v overlaps this host's route to %v: set MANIFOLD_POOL to a network that is free here", cfg.Pool, r.Dst)
 	}

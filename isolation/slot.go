@@ -13,14 +13,15 @@ type slot int
 
 const (
 	idsPerSlot   = 1 << 16
-	addrsPerSlot = 4 // a /30: network, host's end, dyno's end, broadcast
+	addrsPerSlot = 4      // a /30: network, host's end, dyno's end, broadcast
+	maxSlots     = 99_999 // five digits in a link's name
 )
 
 // slots is how many dynos cfg has room for.
 func (cfg Config) slots() int {
 	byAddr := 1 << max(32-cfg.Pool.Bits(), 0) / addrsPerSlot
 	byID := (1<<32 - 1 - int(cfg.UIDBase)) / idsPerSlot
-	return min(byAddr, byID, 99_999) // five digits in a link's name
+	return min(byAddr, byID, maxSlots)
 }
 
 func (cfg Config) check() error {
@@ -49,6 +50,18 @@ func (cfg Config) check() error {
 // UIDs is how many user ids dynos may use, from UIDBase on.
 func (cfg Config) UIDs() int { return cfg.slots() * idsPerSlot }
 
+// String is the slot's name in names.
+func (s slot) String() string { return strconv.Itoa(int(s)) }
+
+// parseSlot reads what String wrote.
+func parseSlot(text string) (slot, error) {
+	n, err := strconv.Atoi(text)
+	if s := slot(n); err != nil || n < 0 || n > maxSlots || s.String() != text {
+		return -1, fmt.Errorf("%q is no slot's number", text)
+	}
+	return slot(n), nil
+}
+
 func (s slot) uid(cfg Config) int { return int(cfg.UIDBase) + int(s)*idsPerSlot }
 
 func (s slot) addr(cfg Config, offset int) netip.Addr {
@@ -76,4 +89,4 @@ func (s slot) dynoAddr(cfg Config) netip.Addr { return s.addr(cfg, 2) }
 // linkPrefix begins the name of every link of this instance and no other.
 func (cfg Config) linkPrefix() string { return cfg.Instance + "-" }
 
-func (s slot) link(cfg Config) string { return cfg.linkPrefix() + strconv.Itoa(int(s)) }
+func (s slot) link(cfg Config) string { return cfg.linkPrefix() + s.String() }

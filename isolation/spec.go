@@ -25,6 +25,10 @@ type Config struct {
 	// every hierarchy, and on v2 have no processes of its own. "" is the root.
 	CgroupParent string
 
+	// Spares is how many boxes are kept ready for starts to come. Each is a
+	// PID 1 with nothing to run, some MiB of memory, and ends with this process.
+	Spares int
+
 	Log *slog.Logger
 }
 
@@ -49,6 +53,9 @@ type Spec struct {
 func (s Spec) check() error {
 	if len(s.Run) == 0 || len(s.Run) > 64 {
 		return fmt.Errorf("run id %q must be 1 to 64 characters long", s.Run)
+	}
+	if strings.HasPrefix(s.Run, sparePrefix) {
+		return fmt.Errorf("run id %q is a spare box's name", s.Run)
 	}
 	for _, c := range s.Run {
 		if (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {

@@ -57,12 +57,12 @@ func SwapWarning(hostSwap int64) string {
 
 // peak is the most RAM and swap a run has held together, in bytes, as far as
 // this kernel tells: v1 counts the sum, v2 each by itself.
-func (t *cgroupTree) peak(run string) int64 {
-	if v1 := t.v1Memory(run); v1 != "" {
+func (t *cgroupTree) peak(group string) int64 {
+	if v1 := t.v1Memory(group); v1 != "" {
 		n, _ := readNumber(filepath.Join(v1, "memory.memsw.max_usage_in_bytes"))
 		return n
 	}
-	dir := filepath.Join(t.dir(run), "app")
+	dir := filepath.Join(t.dir(group), "app")
 	ram, _ := readNumber(filepath.Join(dir, "memory.peak"))
 	swap, err := readNumber(filepath.Join(dir, "memory.swap.peak"))
 	if err != nil { // before 6.5: known only if it was all there is

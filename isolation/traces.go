@@ -33,6 +33,7 @@ type Traces struct {
 // RunTrace is what is there of one run.
 type RunTrace struct {
 	Run       string
+	Spare     bool          // it is none yet: a box that an agent keeps ready, or left
 	Dir       bool          // it has a directory
 	Broken    string        // why box.json cannot be used; then Slot is -1
 	Slot      int           // which says user ids, address and link
@@ -109,21 +110,26 @@ func (h *Host) runTraces() ([]RunTrace, error) {
 	if _, err := os.Stat(h.cfg.Dir); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	runs, err := h.runs()
+	records, err := h.records()
 	if err != nil {
 		return nil, err
 	}
+	for _, s := range h.spareSlots() {
+		records = append(records, boxRecord{Run: s.spareName(), Slot: s, Cgroup: s.String()})
+	}
 	var all []RunTrace
-	for run := range runs {
-		t := RunTrace{Run: run, Dir: exists(filepath.Join(h.cfg.Dir, run)), Cgroup: exists(h.cgroups.dir(run))}
-		record, err := h.record(run)
-		if t.Slot, t.Size = int(record.Slot), record.Size; err != nil {
-			t.Broken, t.Slot = err.Error(), -1
+	for _, record := range records {
+		group := record.group()
+		t := RunTrace{
+			Run: record.Run, Slot: int(record.Slot), Size: record.Size, Spare: strings.HasPrefix(record.Run, sparePrefix),
+			Dir: exists(filepath.Join(h.cfg.Dir, record.Run)), Cgroup: exists(h.cgroups.dir(group)),
+			PID1: h.cgroups.initPID(group), Processes: h.cgroups.population(group),
 		}
-		t.PID1 = h.cgroups.initPID(run)
-		t.Processes = h.cgroups.population(run)
+		if record.broken != nil {
+			t.Broken = record.broken.Error()
+		}
 		t.Frozen, _ = h.box(record).Frozen()
-		t.Memory, t.Pids = h.cgroups.limits(run)
+		t.Memory, t.Pids = h.cgroups.limits(group)
 		all = append(all, t)
 	}
 	slices.SortFunc(all, func(a, b RunTrace) int { return strings.Compare(a.Run, b.Run) })
@@ -136,9 +142,9 @@ func exists(path string) bool {
 }
 
 // population counts the processes in a run's cgroups.
-func (t *cgroupTree) population(run string) (n int) {
+func (t *cgroupTree) population(group string) (n int) {
 	for _, name := range []string{"", "init", "app"} {
-		text, err := readSmall(filepath.Join(t.dir(run), name, "cgroup.procs"))
+		text, err := readSmall(filepath.Join(t.dir(group), name, "cgroup.procs"))
 		if err == nil {
 			n += strings.Count(text, "\n")
 		}
@@ -147,11 +153,11 @@ func (t *cgroupTree) population(run string) (n int) {
 }
 
 // limits are those in force, 0 where they cannot be read.
-func (t *cgroupTree) limits(run string) (memory, pids int64) {
-	app := filepath.Join(t.dir(run), "app")
-	if v1 := t.v1Memory(run); v1 != "" {
+func (t *cgroupTree) limits(group string) (memory, pids int64) {
+	app := filepath.Join(t.dir(group), "app")
+	if v1 := t.v1Memory(group); v1 != "" {
 		memory, _ = readNumber(filepath.Join(v1, "memory.memsw.limit_in_bytes"))
-		pids, _ = readNumber(filepath.Join(t.v1Dir(cgroup1.Pids, run), "pids.max"))
+		pids, _ = readNumber(filepath.Join(t.v1Dir(cgroup1.Pids, group), "pids.max"))
 		return memory, pids
 	}
 	ram, err := readNumber(filepath.Join(app, "memory.max"))

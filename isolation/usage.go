@@ -43,21 +43,21 @@ func (m Memory) Needed() int64 { return m.RSS + m.Shared + m.Swap }
 // Usage reads what the dyno uses now. It costs a few reads of small files.
 // After the end of the dyno it is what the kernel still counts, or an error.
 func (b *Box) Usage() (Usage, error) {
-	t, run := b.host.cgroups, b.record.Run
+	t, group, run := b.host.cgroups, b.record.group(), b.record.Run
 	var u Usage
-	memory, err := t.memory(run)
+	memory, err := t.memory(group)
 	if err != nil {
 		return u, fmt.Errorf("read usage of run %s: %w", run, err)
 	}
 	u.Memory = memory
-	app := filepath.Join(t.dir(run), "app")
+	app := filepath.Join(t.dir(group), "app")
 	cpu, err := readKeys(filepath.Join(app, "cpu.stat"))
 	if err != nil {
 		return u, fmt.Errorf("read usage of run %s: %w", run, err)
 	}
 	u.CPU = time.Duration(cpu["usage_usec"]) * time.Microsecond
 	pids := filepath.Join(app, "pids.current")
-	if v1 := t.v1Dir(cgroup1.Pids, run); v1 != "" {
+	if v1 := t.v1Dir(cgroup1.Pids, group); v1 != "" {
 		pids = filepath.Join(v1, "pids.current")
 	}
 	n, err := readNumber(pids)
@@ -73,7 +73,7 @@ func (b *Box) Usage() (Usage, error) {
 
 // Memory reads only where the dyno's memory is.
 func (b *Box) Memory() (Memory, error) {
-	m, err := b.host.cgroups.memory(b.record.Run)
+	m, err := b.host.cgroups.memory(b.record.group())
 	if err != nil {
 		return m, fmt.Errorf("read memory of run %s: %w", b.record.Run, err)
 	}
@@ -82,8 +82,8 @@ func (b *Box) Memory() (Memory, error) {
 
 // memory reads a run's memory.stat, whose words differ: v1 counts shared
 // memory as cache and swap in the same file.
-func (t *cgroupTree) memory(run string) (Memory, error) {
-	if v1 := t.v1Memory(run); v1 != "" {
+func (t *cgroupTree) memory(group string) (Memory, error) {
+	if v1 := t.v1Memory(group); v1 != "" {
 		stat, err := readKeys(filepath.Join(v1, "memory.stat"))
 		if err != nil {
 			return Memory{}, err
@@ -94,7 +94,7 @@ func (t *cgroupTree) memory(run string) (Memory, error) {
 			PagesIn: stat["pgpgin"], PagesOut: stat["pgpgout"],
 		}, nil
 	}
-	dir := filepath.Join(t.dir(run), "app")
+	dir := filepath.Join(t.dir(group), "app")
 	stat, err := readKeys(filepath.Join(dir, "memory.stat"))
 	if err != nil {
 		return Memory{}, err
@@ -128,10 +128,10 @@ func (b *Box) Runnable() (n int, err error) {
 }
 
 // v1Dir is the run's directory in the tree of a v1 controller, or "".
-func (t *cgroupTree) v1Dir(name cgroup1.Name, run string) string {
+func (t *cgroupTree) v1Dir(name cgroup1.Name, group string) string {
 	for i, s := range t.v1 {
 		if s.Name() == name {
-			return t.v1Dirs(run)[i]
+			return t.v1Dirs(group)[i]
 		}
 	}
 	return ""

@@ -96,7 +96,8 @@ func runs(f Facts) (found []Finding) {
 	for _, t := range f.Traces.Runs {
 		r, known := byRun[t.Run]
 		switch {
-		case !known && uuid.Validate(t.Run) != nil:
+		case t.Spare: // an agent's that runs, or the next one removes it
+		case !known && t.Dir && uuid.Validate(t.Run) != nil:
 			found = append(found, Finding{Check: "run-foreign", Subject: t.Run, Level: Risk,
 				What: fmt.Sprintf("%q lies among our runs and is none of ours", t.Run),
 				Why:  "the agent ends and removes what lies there and no record names, when it starts",

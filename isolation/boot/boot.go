@@ -1,8 +1,8 @@
 // Package boot is what the agent's side and a dyno's PID 1 say to each other:
-// one message with its descriptors when the dyno is made, one request for each
-// process that is started in it later, and one record when it has ended. PID 1
-// of an old agent and a new agent must understand each other, so fields are
-// only ever added.
+// two messages with their descriptors, one for the box and one for what runs in
+// it, one request for each process that is started in it later, and one record
+// when it has ended. PID 1 of an old agent and a new agent must understand each
+// other, so fields of what is said after the start are only ever added.
 //
 // It is linked into PID 1, of which there is one per dyno: it must stay small.
 package boot
@@ -12,18 +12,26 @@ import "time"
 // FD is the descriptor on which PID 1 finds its end of the socket pair.
 const FD = 3
 
-// Message is all that PID 1 needs. On the wire it is JSON behind its length
-// (4 bytes, big endian), with these descriptors, in this order, beside its
-// first byte: the layers' mounts, the scratch mount, the directory for PID 1's
-// files, standard input, the cgroup.procs files of the app's cgroups, the
-// cgroup files that tell of memory, an eventfd(2) that counts OOM kills, and
-// the app's output or the socket for its terminal.
+// Box is what PID 1 needs to make everything of a dyno that does not depend on
+// what will run in it. On the wire it is JSON behind its length (4 bytes, big
+// endian), with these descriptors, in this order, beside its first byte: the
+// scratch mount, the directory for PID 1's files, the cgroup.procs files of the
+// app's cgroups, the cgroup files that tell of memory, and an eventfd(2) that
+// counts OOM kills. PID 1 answers Started and a newline; any other answer is
+// the text of what failed.
+type Box struct {
+	Procs  int      `json:"procs"`           // descriptors that are cgroup.procs files
+	Stats  []string `json:"stats,omitempty"` // names of the descriptors that tell of memory
+	OOMs   bool     `json:"ooms,omitempty"`  // the eventfd came too (cgroup v1)
+	Memory int64    `json:"memory"`          // bytes, shown where programs look for their limit
+}
+
+// Message is what runs in the box. It comes on the same wire as Box, and is
+// answered alike when the app runs. Its descriptors: the layers' mounts,
+// standard input, and the app's output or the socket for its terminal.
 type Message struct {
 	Run       string        `json:"run"`
-	Layers    int           `json:"layers"`          // descriptors that are layers, top first
-	Procs     int           `json:"procs"`           // descriptors that are cgroup.procs files
-	Stats     []string      `json:"stats,omitempty"` // names of the descriptors that tell of memory
-	OOMs      bool          `json:"ooms,omitempty"`  // the eventfd came too (cgroup v1)
+	Layers    int           `json:"layers"` // descriptors that are layers, top first
 	Argv      []string      `json:"argv"`
 	Env       []string      `json:"env"`
 	Dir       string        `json:"dir"`
@@ -31,7 +39,6 @@ type Message struct {
 	UID       int           `json:"uid"`   // of the app, in the dyno; also its group
 	Processes int           `json:"processes"`
 	OpenFiles int           `json:"open_files"`
-	Memory    int64         `json:"memory"` // bytes, shown where programs look for their limit
 	Filter    []byte        `json:"filter"` // seccomp program of the app, struct sock_filter[]
 	Grace     time.Duration `json:"grace"`
 	TTL       time.Duration `json:"ttl,omitempty"`
@@ -60,7 +67,7 @@ type File struct {
 // its descriptor is among Stats there.
 const Events = "memory.events"
 
-// Started is PID 1's answer when the app runs; any other answer is the text
+// Started is PID 1's answer when all went well; any other answer is the text
 // of what failed.
 const Started = "ok"
 
@@ -68,7 +75,7 @@ const Started = "ok"
 // can reach. PID 1 serves connections from outside the dyno alone:
 //
 //	agent                                   PID 1
-//	  Exec, as a Message on the wire ──▶     starts the process
+//	  Exec, as a Box on the wire ──▶     starts the process
 //	                            ◀──  "ok\n", or what failed
 //	                            ◀──  its exit status, decimal, and "\n"; closed
 //

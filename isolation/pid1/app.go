@@ -1,9 +1,8 @@
 package main
 
 import (
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"os"
 	"runtime"
 	"syscall"
@@ -15,19 +14,24 @@ import (
 	"manifold/isolation/boot"
 )
 
-// appArg0 is how this program is called between fork and exec of the app.
+// appArg0 is how this program is called between fork and exec of a command.
 const appArg0 = "app"
 
-// The descriptors of that step: where the message comes from, and the first
-// of the cgroup.procs files; behind these the socket for the terminal.
-const (
-	appMessageFD = 3
-	appProcsFD   = 4
-)
+// Between PID 1 and that step there is a socket pair, on which messages go as
+// boot.Box says:
+//
+//	PID 1                                      step
+//	  place + cgroup.procs files ────────▶     joins the cgroups
+//	                   ◀── Started, or what failed
+//	  boot.Message + standard streams ───▶     gives up privileges, becomes the command
+//
+// The app's step waits in between, in a dyno that is ready but has nothing to
+// run. For a process beside the app nobody waits for the answer: a frozen dyno
+// freezes the step as well.
+const appFD = 3
 
-// step is what that step is told.
-type step struct {
-	boot.Message
+// place is where a process belongs.
+type place struct {
 	Guest bool // it is not the app but a process beside it
 }
 
@@ -38,32 +42,65 @@ type stdio struct {
 	terminal *os.File // socket on which the terminal's master goes to the agent; nil: no terminal
 }
 
-// spawn forks the process. It comes back when that exists; whether its exec
-// works shows in its exit status. procs and the streams stay open here.
-func spawn(s step, procs []*os.File, io stdio) (pid int, err error) {
-	r, w, err := os.Pipe()
+// process is one that is in its place and not yet a command.
+type process struct {
+	pid    int
+	socket *os.File
+}
+
+// spawn forks a process. procs stay open here.
+func spawn(procs []*os.File, guest bool) (*process, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return 0, err
+		return nil, fmt.Errorf("make socket pair: %w", err)
 	}
-	defer w.Close()
-	files := []uintptr{io.in.Fd(), io.out.Fd(), io.out.Fd(), r.Fd()}
-	for _, f := range procs {
-		files = append(files, f.Fd())
+	ours, theirs := os.NewFile(uintptr(pair[0]), "step"), os.NewFile(uintptr(pair[1]), "step")
+	defer theirs.Close() // so that its end can be seen
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return nil, err
 	}
-	if io.terminal != nil {
-		files = append(files, io.terminal.Fd())
-	}
-	pid, err = syscall.ForkExec("/proc/self/exe", []string{appArg0}, &syscall.ProcAttr{
-		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Files: files, Sys: &syscall.SysProcAttr{Setsid: true},
+	defer null.Close()
+	pid, err := syscall.ForkExec("/proc/self/exe", []string{appArg0}, &syscall.ProcAttr{
+		Dir: "/", Env: []string{"GOMAXPROCS=1"}, Sys: &syscall.SysProcAttr{Setsid: true},
+		Files: []uintptr{null.Fd(), null.Fd(), null.Fd(), theirs.Fd()},
 	})
-	r.Close()
 	if err != nil {
-		return 0, fmt.Errorf("start a process: %w", err)
+		ours.Close()
+		return nil, fmt.Errorf("start a process: %w", err)
 	}
-	if err := json.NewEncoder(w).Encode(s); err != nil {
-		return 0, fmt.Errorf("hand the process its command: %w", err)
+	if err := send(ours, place{Guest: guest}, procs); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("put a process into its place: %w", err)
 	}
-	return pid, nil
+	return &process{pid: pid, socket: ours}, nil
+}
+
+// placed waits until the process is in its place.
+func (p *process) placed() error {
+	answer := make([]byte, 512)
+	n, err := readerOf(p.socket.Fd()).Read(answer)
+	if err == nil && string(answer[:n]) != boot.Started {
+		err = errors.New(string(answer[:n]))
+	}
+	if err != nil {
+		return fmt.Errorf("put a process into its place: %w", err)
+	}
+	return nil
+}
+
+// become has the process become a command. Whether its exec works shows in
+// its exit status. The streams stay open here.
+func (p *process) become(command boot.Message, io stdio) error {
+	defer p.socket.Close()
+	files := []*os.File{io.in, io.out}
+	if io.terminal != nil {
+		files = append(files, io.terminal)
+	}
+	if err := send(p.socket, command, files); err != nil {
+		return fmt.Errorf("hand the process its command: %w", err)
+	}
+	return nil
 }
 
 // becomeApp is the process before it is the app: it joins the app's cgroups,
@@ -71,25 +108,31 @@ func spawn(s step, procs []*os.File, io stdio) (pid int, err error) {
 // returns.
 func becomeApp() {
 	runtime.LockOSThread() // what follows is per thread; exec keeps this one
-	var s step
-	if err := json.NewDecoder(io.LimitReader(readerOf(appMessageFD), boot.MaxMessage)).Decode(&s); err != nil {
-		fail(126, "read the command", err)
+	unix.CloseOnExec(appFD)
+	misplaced := takePlace()
+	answer := boot.Started
+	if misplaced != nil {
+		answer = misplaced.Error()
 	}
-	for fd := range s.Procs {
-		if _, err := unix.Write(appProcsFD+fd, []byte("0")); err != nil {
-			fail(126, "join the dyno's cgroup", err)
+	_, _ = unix.Write(appFD, []byte(answer)) // who does not wait for it finds out by the exit status
+	var s boot.Message
+	streams, err := receive(appFD, &s)
+	if err != nil {
+		os.Exit(126) // the dyno has ended before it began
+	}
+	for fd, stream := range []int{streams[0], streams[1], streams[1]} {
+		if err := unix.Dup3(stream, fd, 0); err != nil {
+			fail(126, "take the standard streams", err)
 		}
 	}
-	if !s.Guest {
-		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-			fail(126, "make a cgroup namespace", err)
-		}
+	if misplaced != nil {
+		fail(126, "take its place", misplaced)
 	}
-	if err := giveUp(s.Message); err != nil {
+	if err := giveUp(s); err != nil {
 		fail(126, "give up privileges", err)
 	}
 	if s.Terminal != nil {
-		if err := takeTerminal(appProcsFD+s.Procs, *s.Terminal); err != nil {
+		if err := takeTerminal(streams[2], *s.Terminal); err != nil {
 			fail(126, "open a terminal", err)
 		}
 	}
@@ -99,12 +142,34 @@ func becomeApp() {
 	if err := restrict(s.Filter); err != nil {
 		fail(126, "restrict system calls", err)
 	}
-	if err := unix.CloseRange(appMessageFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := unix.CloseRange(appFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fail(126, "close descriptors", err)
 	}
 	if err := syscall.Exec(s.Argv[0], s.Argv, s.Env); err != nil {
 		fail(127, "start "+s.Argv[0], err)
 	}
+}
+
+// takePlace joins the dyno's cgroups.
+func takePlace() error {
+	var p place
+	procs, err := receive(appFD, &p)
+	if err != nil {
+		return err
+	}
+	for _, fd := range procs {
+		if _, err := unix.Write(fd, []byte("0")); err != nil {
+			return fmt.Errorf("join the dyno's cgroup: %w", err)
+		}
+		unix.Close(fd)
+	}
+	if p.Guest {
+		return nil
+	}
+	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+		return fmt.Errorf("make a cgroup namespace: %w", err)
+	}
+	return nil
 }
 
 // takeTerminal opens a terminal of the dyno's, sends its master to the agent

@@ -20,6 +20,7 @@ import (
 type dyno struct {
 	msg    boot.Message
 	dir    *os.File // PID 1's directory on the host
+	first  *process // waits to become the app
 	app    int      // pid of the app's first process
 	procs  []*os.File
 	stats  []*os.File
@@ -32,57 +33,68 @@ type dyno struct {
 	ending bool           // the app's first process has ended: no more guests
 }
 
-// start starts the app and the copying of its output.
-func start(msg boot.Message, fds descriptors) (*dyno, error) {
-	if err := unix.Sethostname([]byte(msg.Run)); err != nil {
-		return nil, fmt.Errorf("set hostname: %w", err)
-	}
-	logDir, err := openDir(fds.dir, boot.LogName)
-	if err != nil {
-		return nil, fmt.Errorf("open log directory: %w", err)
-	}
-	w, err := segment.NewWriter(logDir, msg.LogLimit)
-	if err != nil {
-		return nil, err
-	}
-	r, output, err := os.Pipe()
-	if err != nil {
-		return nil, err
-	}
-	defer output.Close()
-	// The app may open its output again through /dev/stdout.
-	if err := output.Chown(msg.UID, msg.UID); err != nil {
-		return nil, fmt.Errorf("give the app its output: %w", err)
-	}
-	// A roomy pipe keeps a burst from waiting for the disk; the default does too, later.
-	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, 256<<10)
-
+// newDyno makes a dyno in which nothing runs yet. The process that will be the
+// app is there already: to start a program and to move it into its cgroups is
+// most of a start.
+func newDyno(fds descriptors) (*dyno, error) {
 	d := &dyno{
-		msg: msg, dir: fds.dir, procs: fds.procs, stats: fds.stats, ooms: fds.ooms,
+		dir: fds.dir, procs: fds.procs, stats: fds.stats, ooms: fds.ooms,
 		signal: make(chan os.Signal, 8), guests: map[int]*guest{},
 	}
 	signal.Notify(d.signal, unix.SIGTERM, unix.SIGHUP)
+	var err error
+	if d.first, err = spawn(d.procs, false); err != nil {
+		return nil, err
+	}
+	return d, d.first.placed()
+}
+
+// start starts the app and the copying of its output.
+func (d *dyno) start(app appFiles) error {
+	if err := unix.Sethostname([]byte(d.msg.Run)); err != nil {
+		return fmt.Errorf("set hostname: %w", err)
+	}
+	logDir, err := openDir(d.dir, boot.LogName)
+	if err != nil {
+		return fmt.Errorf("open log directory: %w", err)
+	}
+	w, err := segment.NewWriter(logDir, d.msg.LogLimit)
+	if err != nil {
+		return err
+	}
+	r, output, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer output.Close()
+	// The app may open its output again through /dev/stdout.
+	if err := output.Chown(d.msg.UID, d.msg.UID); err != nil {
+		return fmt.Errorf("give the app its output: %w", err)
+	}
+	// A roomy pipe keeps a burst from waiting for the disk; the default does too, later.
+	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, 256<<10)
 	if err := d.listen(); err != nil {
-		return nil, err
+		return err
 	}
-	io := stdio{in: fds.stdin, out: output}
+	io := stdio{in: app.stdin, out: output}
 	switch {
-	case msg.Output:
-		io.out = fds.attach
-	case msg.Terminal != nil:
-		io.terminal = fds.attach
+	case d.msg.Output:
+		io.out = app.attach
+	case d.msg.Terminal != nil:
+		io.terminal = app.attach
 	}
-	if d.app, err = spawn(step{Message: msg}, d.procs, io); err != nil {
-		return nil, err
+	if err := d.first.become(d.msg, io); err != nil {
+		return err
 	}
-	fds.stdin.Close()
-	if fds.attach != nil {
-		fds.attach.Close() // it is the app's alone from now on, so that its end can be seen
+	d.app = d.first.pid
+	app.stdin.Close()
+	if app.attach != nil {
+		app.attach.Close() // it is the app's alone from now on, so that its end can be seen
 	}
 	lines := make(chan uint64, 1)
 	go func() { lines <- copyLines(r, w) }()
 	d.log = lines
-	return d, nil
+	return nil
 }
 
 func openDir(parent *os.File, name string) (*os.File, error) {

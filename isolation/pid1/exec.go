@@ -115,7 +115,7 @@ func (d *dyno) admit(req boot.Exec, files []*os.File) (*guest, error) {
 	if len(req.Argv) == 0 || len(files) != want {
 		return nil, fmt.Errorf("%d descriptors came, want %d", len(files), want)
 	}
-	s := step{Message: d.msg, Guest: true}
+	s := d.msg
 	s.Argv, s.Env, s.Dir, s.Terminal = req.Argv, req.Env, req.Dir, req.Terminal
 	var io stdio
 	if req.Terminal == nil {
@@ -133,12 +133,15 @@ func (d *dyno) admit(req boot.Exec, files []*os.File) (*guest, error) {
 	if d.ending {
 		return nil, errors.New("the dyno has ended")
 	}
-	pid, err := spawn(s, d.procs, io)
+	p, err := spawn(d.procs, true)
+	if err == nil {
+		err = p.become(s, io)
+	}
 	if err != nil {
 		return nil, err
 	}
-	g := &guest{pid: pid, ended: make(chan int, 1)}
-	d.guests[pid] = g
+	g := &guest{pid: p.pid, ended: make(chan int, 1)}
+	d.guests[p.pid] = g
 	return g, nil
 }
 

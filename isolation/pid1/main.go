@@ -1,6 +1,7 @@
 // Command pid1 is the first process of every dyno and its only helper. Inside
-// the namespaces Start made it builds the root filesystem, starts the app,
+// the namespaces the agent made it builds the root filesystem, starts the app,
 // reaps, keeps the app's output in log segments and writes the exit record.
+// Between making the box and starting the app it may wait for long (spares).
 //
 // It runs as root of the dyno's own user namespace, keeps of its capabilities
 // only those to signal the app and to become it, and depends on nobody once
@@ -37,32 +38,57 @@ func main() {
 	}
 	socket := os.NewFile(boot.FD, "socket")
 	unix.CloseOnExec(boot.FD)
-	var msg boot.Message
-	got, err := receive(boot.FD, &msg)
-	if err != nil {
-		refuse(socket, fmt.Errorf("read what to start: %w", err))
-	}
-	fds, err := sort(msg, got)
-	if err != nil {
-		refuse(socket, fmt.Errorf("read what to start: %w", err))
-	}
-	if err := buildRoot(msg, fds); err != nil {
-		refuse(socket, err)
-	}
-	d, err := start(msg, fds)
-	if err != nil {
-		refuse(socket, err)
-	}
-	if err := dropPrivileges(); err != nil {
-		refuse(socket, err)
-	}
-	_, _ = io.WriteString(socket, boot.Started) // an agent that is gone will find the dyno by its cgroup
+	d, err := prepare()
+	tell(socket, err)
+	err = d.begin()
+	tell(socket, err)
 	socket.Close()
 	d.run()
 }
 
-// refuse tells Start why there is no dyno, and ends it.
-func refuse(socket io.Writer, err error) {
-	_, _ = io.WriteString(socket, err.Error())
-	os.Exit(1)
+// prepare makes what it can before it is known what will run.
+func prepare() (*dyno, error) {
+	var box boot.Box
+	got, err := receive(boot.FD, &box)
+	if err != nil {
+		return nil, fmt.Errorf("read how to make the box: %w", err)
+	}
+	fds, err := boxDescriptors(box, got)
+	if err != nil {
+		return nil, fmt.Errorf("read how to make the box: %w", err)
+	}
+	if err := prepareRoot(box, fds.scratch); err != nil {
+		return nil, err
+	}
+	return newDyno(fds)
+}
+
+// begin starts the app. It waits for what that is, for as long as there is an
+// agent to say it.
+func (d *dyno) begin() error {
+	got, err := receive(boot.FD, &d.msg)
+	if err != nil {
+		return fmt.Errorf("read what to start: %w", err)
+	}
+	app, err := appDescriptors(d.msg, got)
+	if err != nil {
+		return fmt.Errorf("read what to start: %w", err)
+	}
+	if err := completeRoot(d.msg, app.layers); err != nil {
+		return err
+	}
+	if err := d.start(app); err != nil {
+		return err
+	}
+	return dropPrivileges()
+}
+
+// tell answers the agent: nil is that all went well, and anything else ends
+// the dyno. An agent that is gone will find the dyno by its cgroup.
+func tell(socket io.Writer, err error) {
+	if err != nil {
+		_, _ = io.WriteString(socket, err.Error())
+		os.Exit(1)
+	}
+	_, _ = io.WriteString(socket, boot.Started+"\n")
 }

@@ -12,72 +12,88 @@ import (
 	"manifold/isolation/boot"
 )
 
-// base is where the new root is put together: a tmpfs of our own, over a
-// directory that every host has. It is left behind by pivot_root.
+// base is where the box is put together: a tmpfs of our own, over a directory
+// that every host has.
 const base = "/tmp"
 
-// buildRoot makes the dyno's root filesystem and moves into it. The host's
-// tree, of which a copy came with the mount namespace, is gone afterwards.
+// prepareRoot makes all of the dyno's root filesystem that is the same whatever
+// it will run, and leaves the host's tree, of which a copy came with the mount
+// namespace:
 //
-//	overlay   lower: the layers   upper: scratch/upper
-//	  /proc   own, with parts masked or read-only
-//	  /sys    read-only, own network; /sys/fs/cgroup shows the limit
-//	  /dev    minimal; own /dev/pts, /dev/shm, /dev/mqueue
-func buildRoot(msg boot.Message, fds descriptors) error {
+//	/          tmpfs, until completeRoot
+//	  scratch  the writable layer
+//	  proc     own, with parts masked or read-only
+//	  sys      read-only, own network; /sys/fs/cgroup shows the limit
+//	  dev      minimal; own /dev/pts, /dev/shm, /dev/mqueue
+func prepareRoot(box boot.Box, scratch int) error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("make mounts private: %w", err)
 	}
 	if err := unix.Mount("tmpfs", base, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=700,size=1m"); err != nil {
 		return fmt.Errorf("mount tmpfs to build in: %w", err)
 	}
-	root, err := overlay(fds)
-	if err != nil {
+	if err := attach(scratch, base+"/scratch"); err != nil {
+		return fmt.Errorf("writable layer: %w", err)
+	}
+	for _, step := range []func(boot.Box) error{mountProc, mountSys, mountDev} {
+		if err := step(box); err != nil {
+			return err
+		}
+	}
+	return enter(base)
+}
+
+// completeRoot lays the layers and the writable layer over each other, puts
+// what was prepared on top, and makes that the root.
+func completeRoot(msg boot.Message, layers []int) error {
+	if err := overlay(layers); err != nil {
 		return err
 	}
 	if err := writeFiles(root, msg.Files); err != nil {
 		return err
 	}
-	for _, step := range []func(string, boot.Message) error{mountProc, mountSys, mountDev} {
-		if err := step(root, msg); err != nil {
-			return err
+	for _, dir := range []string{"/proc", "/sys", "/dev"} {
+		if err := unix.Mount(dir, mkdir(root+dir), "", unix.MS_MOVE, ""); err != nil {
+			return fmt.Errorf("move %s: %w", dir, err)
 		}
 	}
 	return enter(root)
 }
 
-// overlay attaches the layers and the scratch mount and lays them over each
+// root is where the layers are laid over each other.
+const root = "/root"
+
+// overlay attaches the layers and lays them and the writable layer over each
 // other (Documentation/filesystems/overlayfs.rst). userxattr, since a user
 // namespace may not write trusted.* attributes.
-func overlay(fds descriptors) (string, error) {
-	attach := func(fd int, dir string) error {
-		if err := os.Mkdir(dir, 0o700); err != nil {
-			return err
-		}
-		if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-			return fmt.Errorf("attach mount: %w", err)
-		}
-		return unix.Close(fd)
-	}
+func overlay(layers []int) error {
 	var lower []string
-	for i, fd := range fds.layers {
-		dir := base + "/" + strconv.Itoa(i)
+	for i, fd := range layers {
+		dir := "/" + strconv.Itoa(i)
 		if err := attach(fd, dir); err != nil {
-			return "", fmt.Errorf("layer %d: %w", i, err)
+			return fmt.Errorf("layer %d: %w", i, err)
 		}
 		lower = append(lower, dir)
 	}
-	if err := attach(fds.scratch, base+"/scratch"); err != nil {
-		return "", fmt.Errorf("writable layer: %w", err)
-	}
-	root := base + "/root"
 	if err := os.Mkdir(root, 0o755); err != nil {
-		return "", err
+		return err
 	}
-	options := "userxattr,lowerdir=" + strings.Join(lower, ":") + ",upperdir=" + base + "/scratch/upper,workdir=" + base + "/scratch/work"
+	options := "userxattr,lowerdir=" + strings.Join(lower, ":") + ",upperdir=/scratch/upper,workdir=/scratch/work"
 	if err := unix.Mount("overlay", root, "overlay", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return "", fmt.Errorf("mount overlay: %w", err)
+		return fmt.Errorf("mount overlay: %w", err)
 	}
-	return root, nil
+	return nil
+}
+
+// attach gives a detached mount a place.
+func attach(fd int, dir string) error {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return err
+	}
+	if err := unix.MoveMount(fd, "", unix.AT_FDCWD, dir, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return fmt.Errorf("attach mount: %w", err)
+	}
+	return unix.Close(fd)
 }
 
 // writeFiles puts the platform's small files in place. Nothing runs in the
@@ -110,8 +126,8 @@ var (
 	readOnly    = []string{"bus", "driver", "fs", "irq", "sys", "sysrq-trigger", "tty"}
 )
 
-func mountProc(root string, _ boot.Message) error {
-	proc := root + "/proc"
+func mountProc(boot.Box) error {
+	const proc = base + "/proc"
 	if err := mountOn("proc", proc, "proc", 0, ""); err != nil {
 		return err
 	}
@@ -153,8 +169,8 @@ var maskedSys = []string{"firmware", "devices/virtual/block", "fs/ext4", "fs/ero
 // mountSys shows sysfs read-only. In the place of the cgroup tree, which says
 // much of the host, stand the two files in which programs look for their
 // memory limit.
-func mountSys(root string, msg boot.Message) error {
-	sys := root + "/sys"
+func mountSys(box boot.Box) error {
+	const sys = base + "/sys"
 	if err := mountOn("sysfs", sys, "sysfs", unix.MS_RDONLY, ""); err != nil {
 		return err
 	}
@@ -170,7 +186,7 @@ func mountSys(root string, msg boot.Message) error {
 	if err := mountOn("tmpfs", cg, "tmpfs", 0, "mode=755,size=64k"); err != nil {
 		return err
 	}
-	limit := []byte(strconv.FormatInt(msg.Memory, 10) + "\n")
+	limit := []byte(strconv.FormatInt(box.Memory, 10) + "\n")
 	if err := os.Mkdir(cg+"/memory", 0o755); err != nil {
 		return err
 	}
@@ -182,8 +198,8 @@ func mountSys(root string, msg boot.Message) error {
 	return remount(cg, unix.MS_RDONLY)
 }
 
-func mountDev(root string, _ boot.Message) error {
-	dev := root + "/dev"
+func mountDev(boot.Box) error {
+	const dev = base + "/dev"
 	if err := unix.Mount("tmpfs", mkdir(dev), "tmpfs", unix.MS_NOSUID|unix.MS_NOEXEC, "mode=755,size=64k"); err != nil {
 		return fmt.Errorf("mount /dev: %w", err)
 	}
@@ -237,7 +253,7 @@ func enter(root string) error {
 func mountOn(source, dir, fstype string, flags uintptr, data string) error {
 	flags |= unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC
 	if err := unix.Mount(source, mkdir(dir), fstype, flags, data); err != nil {
-		return fmt.Errorf("mount %s: %w", strings.TrimPrefix(dir, base+"/root"), err)
+		return fmt.Errorf("mount %s: %w", strings.TrimPrefix(dir, base), err)
 	}
 	return nil
 }
@@ -255,7 +271,7 @@ func bind(source, target string, flags uintptr) error {
 		return nil
 	}
 	if err := unix.Mount(source, target, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
-		return fmt.Errorf("cover %s: %w", strings.TrimPrefix(target, base+"/root"), err)
+		return fmt.Errorf("cover %s: %w", strings.TrimPrefix(target, base), err)
 	}
 	return remount(target, flags)
 }
@@ -268,7 +284,7 @@ func remount(target string, flags uintptr) error {
 	}
 	keep := uintptr(st.Flags) & (unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC | unix.MS_RDONLY)
 	if err := unix.Mount("", target, "", unix.MS_BIND|unix.MS_REMOUNT|keep|flags, ""); err != nil {
-		return fmt.Errorf("remount %s: %w", strings.TrimPrefix(target, base+"/root"), err)
+		return fmt.Errorf("remount %s: %w", strings.TrimPrefix(target, base), err)
 	}
 	return nil
 }

@@ -46,55 +46,89 @@ func receive(socket int, into any) (fds []int, err error) {
 	return fds, json.Unmarshal(body, into)
 }
 
-// descriptors are what came with the boot message.
+// descriptors are what came with boot.Box.
 type descriptors struct {
-	layers  []int
 	scratch int
 	dir     *os.File
-	stdin   *os.File
 	procs   []*os.File
 	stats   []*os.File
 	ooms    *os.File // nil where the kernel ends the whole dyno by itself
-	attach  *os.File // the app's output or the socket for its terminal, or nil
 }
 
-// sort gives each descriptor its meaning, by its place.
-func sort(msg boot.Message, got []int) (descriptors, error) {
+// boxDescriptors gives each descriptor its meaning, by its place.
+func boxDescriptors(box boot.Box, got []int) (descriptors, error) {
 	var fds descriptors
-	attached := msg.Output || msg.Terminal != nil
-	want := msg.Layers + 3 + msg.Procs + len(msg.Stats)
-	for _, more := range []bool{msg.OOMs, attached} {
-		if more {
-			want++
-		}
+	want := 2 + box.Procs + len(box.Stats)
+	if box.OOMs {
+		want++
 	}
 	if len(got) != want {
 		return fds, fmt.Errorf("%d descriptors came, want %d", len(got), want)
 	}
-	next := func(name string) *os.File {
-		f := os.NewFile(uintptr(got[0]), name)
-		got = got[1:]
-		return f
-	}
-	fds.layers, got = got[:msg.Layers], got[msg.Layers:]
 	fds.scratch, got = got[0], got[1:]
-	fds.dir, fds.stdin = next("dir"), next("stdin")
-	for range msg.Procs {
-		fds.procs = append(fds.procs, next("cgroup.procs"))
+	fds.dir = next(&got, "dir")
+	for range box.Procs {
+		fds.procs = append(fds.procs, next(&got, "cgroup.procs"))
 	}
-	for _, name := range msg.Stats {
-		fds.stats = append(fds.stats, next(name))
+	for _, name := range box.Stats {
+		fds.stats = append(fds.stats, next(&got, name))
 	}
-	if msg.OOMs {
+	if box.OOMs {
 		if err := unix.SetNonblock(got[0], true); err != nil {
 			return fds, err
 		}
-		fds.ooms = next("eventfd")
-	}
-	if attached {
-		fds.attach = next("attach")
+		fds.ooms = next(&got, "eventfd")
 	}
 	return fds, nil
+}
+
+// appFiles are the descriptors that came with boot.Message.
+type appFiles struct {
+	layers []int
+	stdin  *os.File
+	attach *os.File // the app's output or the socket for its terminal, or nil
+}
+
+func appDescriptors(msg boot.Message, got []int) (appFiles, error) {
+	var fds appFiles
+	attached := msg.Output || msg.Terminal != nil
+	want := msg.Layers + 1
+	if attached {
+		want++
+	}
+	if len(got) != want {
+		return fds, fmt.Errorf("%d descriptors came, want %d", len(got), want)
+	}
+	fds.layers, got = got[:msg.Layers], got[msg.Layers:]
+	fds.stdin = next(&got, "stdin")
+	if attached {
+		fds.attach = next(&got, "attach")
+	}
+	return fds, nil
+}
+
+func next(got *[]int, name string) *os.File {
+	f := os.NewFile(uintptr((*got)[0]), name)
+	*got = (*got)[1:]
+	return f
+}
+
+// send writes one message as receive reads it.
+func send(socket *os.File, msg any, files []*os.File) error {
+	body, err := json.Marshal(msg)
+	if err != nil {
+		return err
+	}
+	fds := make([]int, len(files))
+	for i, f := range files {
+		fds[i] = int(f.Fd())
+	}
+	head := binary.BigEndian.AppendUint32(nil, uint32(len(body)))
+	if err := unix.Sendmsg(int(socket.Fd()), head, unix.UnixRights(fds...), nil, 0); err != nil {
+		return err
+	}
+	_, err = socket.Write(body)
+	return err
 }
 
 // readerOf reads a blocking descriptor without handing it to the runtime.

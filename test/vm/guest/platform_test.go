@@ -143,11 +143,22 @@ func awaitDyno(t *testing.T, good func(dyno) bool) (found dyno) {
 			return false
 		}
 		found.Dyno = list[0]
-		text, _ := os.ReadFile(filepath.Join(dynos, found.Run, "init", "cgroup.procs"))
+		text, _ := os.ReadFile(filepath.Join(found.cgroup(), "init", "cgroup.procs"))
 		found.PID, _ = strconv.Atoi(strings.TrimSpace(string(text)))
 		return good(found)
 	})
 	return found
+}
+
+// cgroup is the dyno's, as the agent has written down.
+func (d dyno) cgroup() string {
+	var box struct {
+		Cgroup string `json:"cgroup"`
+	}
+	if text, err := os.ReadFile(filepath.Join(home, "agent/runs", d.Run, "box.json")); err == nil {
+		_ = json.Unmarshal(text, &box) // a dyno that is gone meanwhile has none
+	}
+	return filepath.Join(dynos, box.Cgroup)
 }
 
 func ps() (list []manifold.Dyno, err error) {

@@ -39,13 +39,13 @@ func checkLimits(t *testing.T, d dyno) {
 	for file, want := range map[string]string{
 		"memory.max": "536870912", "memory.swap.max": "1073741824", "memory.oom.group": "1", "pids.max": "256", "../cpu.weight": "100",
 	} {
-		text, err := os.ReadFile(filepath.Join(dynos, d.Run, "app", file))
+		text, err := os.ReadFile(filepath.Join(d.cgroup(), "app", file))
 		if got := strings.TrimSpace(string(text)); err != nil || got != want {
 			t.Errorf("%s is %q, want %s (%v)", file, got, want, err)
 		}
 	}
 	text, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(d.PID), "cgroup"))
-	if want := "0::/manifold.slice/manifold-dynos.slice/manifold/" + d.Run + "/init\n"; err != nil || string(text) != want {
+	if want := "0::" + strings.TrimPrefix(d.cgroup(), "/sys/fs/cgroup") + "/init\n"; err != nil || string(text) != want {
 		t.Errorf("PID 1 is in %q, want %q (%v)", text, want, err)
 	}
 }
