@@ -92,7 +92,9 @@ type Assignment struct {
 	Dyno        string            `json:"dyno"` // "web.1"
 	Kind        Kind              `json:"kind"`
 	Release     int               `json:"release,omitempty"`
-	Layers      []Image           `json:"layers"` // lowest last: slug, stack
+	Description string            `json:"description,omitempty"` // of the release, for people
+	Commit      string            `json:"commit,omitempty"`      // its slug was made of
+	Layers      []Image           `json:"layers"`                // lowest last: slug, stack
 	Command     string            `json:"command"`
 	Env         map[string]string `json:"env,omitempty"` // config vars; secret
 	Size        Size              `json:"size"`

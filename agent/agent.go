@@ -21,6 +21,7 @@
 //	observe.go    what the coordinator is told
 //	hands.go      what the door has the agent do: drain.go, freeze.go, autopsy.go
 //	examine.go    the doctor's facts
+//	evidence.go   what is kept of a run that ended
 //	eyes.go       what an SRE is shown at the door (package door); teardown.go
 package agent
 
@@ -35,6 +36,7 @@ import (
 
 	"manifold"
 	"manifold/agent/door"
+	"manifold/agent/why"
 	"manifold/isolation"
 	"manifold/slugfs"
 	"manifold/supervisor"
@@ -56,6 +58,10 @@ type agent struct {
 	shelf  shelf
 	morgue morgue
 	ship   *shipper
+
+	ended    *why.Store    // what is known of runs that ended
+	releases *why.Releases // and of what they ran
+	events   *door.Events  // nil in some tests
 
 	// fault is called before each record and each effect: tests have the
 	// agent die there. Nil outside tests.
@@ -120,6 +126,7 @@ func newAgent(cfg Config, h home, boot string) *agent {
 	return &agent{
 		cfg: cfg, log: cfg.Log, home: h, boot: boot, policy: supervisor.DefaultPolicy, sampleEvery: defaultSample,
 		shelf: shelf{h.dynos(), cfg.Log}, morgue: morgue{h.autopsies(), cfg.Log}, uplink: newUplink(),
+		ended: why.NewStore(h.ended()), releases: why.NewReleases(h.releases()),
 		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		changed: make(chan struct{}, 1),
 		drivers: map[string]*driver{}, execs: map[string]bool{},
@@ -128,6 +135,11 @@ func newAgent(cfg Config, h home, boot string) *agent {
 
 // run starts the loops, waits for the end and for all of them.
 func (a *agent) run(ctx context.Context) error {
+	var err error
+	if a.events, err = door.OpenEvents(a.home.events(), a.log); err != nil {
+		return err
+	}
+	defer a.events.Close()
 	ctx, stop := context.WithCancel(ctx)
 	defer a.work.Wait()
 	defer stop()
@@ -148,7 +160,7 @@ func (a *agent) run(ctx context.Context) error {
 	if err := a.begin(); err != nil {
 		return err
 	}
-	d, err := door.New(door.Config{Agent: a, Dir: a.home.dir, Log: a.log})
+	d, err := door.New(door.Config{Agent: a, Dir: a.home.dir, Events: a.events, Log: a.log})
 	if err != nil {
 		return err
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/google/uuid"
 
 	"manifold"
+	"manifold/agent/why"
 	"manifold/isolation"
 	"manifold/supervisor"
 )
@@ -43,6 +44,9 @@ type driver struct {
 	background *task
 	probe      context.CancelFunc
 	group      sync.WaitGroup
+	evidence   *why.Run // of the present run, once its box has ended
+
+	traces traces
 
 	mu    sync.Mutex
 	view  manifold.Dyno // the last one shown
@@ -52,12 +56,15 @@ type driver struct {
 	port  int       // its $PORT
 	until time.Time // it is frozen; then it is thawed at the latest
 	leave bool      // somebody on this host asked for another one in its place
+	shown record    // as the view was made of it
+	logs  string    // where the app's lines are
 }
 
 // message is an event on its way to its driver, with the box it is about.
 type message struct {
 	event supervisor.Event
 	box   box
+	found *why.Run           // when it ended
 	line  io.ReadWriteCloser // to the client, of a box that was launched with one
 	do    func()             // in place of an event: something with the driver's own
 }
@@ -139,27 +146,6 @@ func (d *driver) resume(ctx context.Context) {
 	}
 }
 
-// sample has the supervisor know how much memory the dyno needs, and what else
-// its app wants in the log.
-func (d *driver) sample(ctx context.Context) {
-	if d.box == nil || !holdsProcesses(d.rec.Dyno.State) {
-		return
-	}
-	m, err := d.box.Memory()
-	runnable := 0
-	if err == nil && d.assignment.RuntimeMetrics {
-		runnable, err = d.box.Runnable()
-	}
-	if err != nil {
-		d.log.Debug("what a dyno uses cannot be read", "run", d.rec.Dyno.Run, "error", err) // it may just have ended
-		return
-	}
-	d.load.Add(runnable, d.a.sampleEvery)
-	d.step(ctx, supervisor.Event{Kind: supervisor.Sampled, Memory: m.Needed(), Sample: supervisor.Sample{
-		RSS: m.RSS, Cache: m.Cache + m.Shared, Swap: m.Swap, PagesIn: m.PagesIn, PagesOut: m.PagesOut, Load: d.load,
-	}})
-}
-
 // holdsProcesses is true where the run's box must be there.
 func holdsProcesses(s supervisor.State) bool {
 	switch s {
@@ -183,6 +169,7 @@ func (d *driver) take(ctx context.Context, m message) {
 		if m.event.Kind == supervisor.Launched {
 			d.watch(ctx, m.box)
 		}
+		d.evidence = m.found
 	}
 	d.step(ctx, m.event)
 	if m.event.Kind == supervisor.Launched && d.assignment.Attach != nil {
@@ -210,6 +197,8 @@ func (d *driver) step(ctx context.Context, e supervisor.Event) {
 	d.rec.Dyno, d.rec.Effects = after, effects
 	if begins {
 		d.rec.Boot, d.box, d.runLog, d.load = d.a.boot, nil, nil, supervisor.Load{}
+		d.rec.Runs, d.rec.Began, d.evidence = d.rec.Runs+1, e.At, nil
+		d.traces.reset()
 	}
 	if err := d.a.shelf.put(d.rec); err != nil {
 		d.log.Error("a dyno's record could not be written", "error", err)
@@ -225,13 +214,18 @@ func (d *driver) step(ctx context.Context, e supervisor.Event) {
 	}
 	if before.State != after.State {
 		d.log.Info("dyno moved", "run", after.Run, "from", before.State, "to", after.State, "event", e.Kind)
+		d.tell(before, e)
 	}
 	if after.State != supervisor.Booting && d.probe != nil {
 		d.probe()
 		d.probe = nil
 	}
+	d.lookBefore(ctx, before.State)
 	for _, effect := range effects {
 		d.do(ctx, effect)
+	}
+	if after.Result != before.Result && after.Result != nil {
+		d.writeDown(before, e, effects)
 	}
 	d.show()
 }
@@ -368,7 +362,9 @@ func (d *driver) watch(ctx context.Context, b box) {
 			}
 			exit = supervisor.Exit{Lost: true, HostLost: boot != d.a.boot, OOM: x.OOM, Memory: x.Peak}
 		}
-		d.post(ctx, message{event: supervisor.Event{Kind: supervisor.Ended, Run: run, Exit: exit}})
+		d.post(ctx, message{
+			event: supervisor.Event{Kind: supervisor.Ended, Run: run, Exit: exit}, box: b, found: d.gather(run, b, x),
+		})
 	})
 }
 
@@ -422,7 +418,12 @@ func (d *driver) show() {
 	}
 	d.mu.Lock()
 	d.view, d.state, d.asked = v, dyno.State, dyno.Withdrawn
-	d.live, d.port = nil, dyno.Port
+	d.live, d.port, d.shown = nil, dyno.Port, *d.rec
+	if d.box != nil {
+		d.logs = d.box.LogDir()
+	} else {
+		d.logs = d.runFile(dyno.Run, manifold.SourceApp)
+	}
 	if holdsProcesses(dyno.State) {
 		d.live = d.box
 	}

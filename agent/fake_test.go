@@ -158,6 +158,17 @@ func (b *fakeBox) Memory() (isolation.Memory, error) {
 	return b.memory, nil
 }
 
+func (b *fakeBox) Usage() (isolation.Usage, error) {
+	m, err := b.Memory()
+	return isolation.Usage{Memory: m}, err
+}
+
+func (b *fakeBox) Inspect() isolation.Inspection  { return isolation.Inspection{} }
+func (b *fakeBox) Processes() []isolation.Process { return nil }
+func (b *fakeBox) Listeners() []string            { return nil }
+func (b *fakeBox) Disk() (isolation.Disk, error)  { return isolation.Disk{}, nil }
+func (b *fakeBox) End() isolation.End             { return isolation.End{} }
+
 func (b *fakeBox) Listening(int) (bool, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()

@@ -23,6 +23,9 @@ func (h home) desired() string   { return filepath.Join(h.dir, "desired.json") }
 func (h home) dynos() string     { return filepath.Join(h.dir, "dynos") }
 func (h home) runs() string      { return filepath.Join(h.dir, "runs") }
 func (h home) images() string    { return filepath.Join(h.dir, "images") }
+func (h home) events() string    { return filepath.Join(h.dir, "events.log") }
+func (h home) ended() string     { return filepath.Join(h.dir, "ended") }
+func (h home) releases() string  { return filepath.Join(h.dir, "releases.json") }
 
 // lock makes the directory and takes it for this process, for as long as the
 // file it returns is open.

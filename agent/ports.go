@@ -43,6 +43,12 @@ type box interface {
 	Listening(port int) (bool, error)
 	Memory() (isolation.Memory, error)
 	Runnable() (int, error)
+	Usage() (isolation.Usage, error)
+	Inspect() isolation.Inspection
+	Processes() []isolation.Process
+	Listeners() []string
+	Disk() (isolation.Disk, error)
+	End() isolation.End
 	Scratch(look func(dir *os.File) error) error
 	Remove() error
 }

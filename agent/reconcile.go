@@ -106,6 +106,9 @@ func (a *agent) startDriver(rec *record, found box) {
 	d := newDriver(a, rec, found)
 	a.drivers[rec.Assignment.ID] = d
 	a.work.Go(func() {
+		if err := a.releases.Note(rec.Assignment, time.Now()); err != nil {
+			a.log.Warn("what a release changed will not be known", "error", err)
+		}
 		d.run(a.ctx)
 		if a.ctx.Err() != nil {
 			return

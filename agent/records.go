@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -36,6 +37,8 @@ type record struct {
 	Dyno       supervisor.Dyno     `json:"dyno"`
 	Effects    []supervisor.Effect `json:"effects,omitempty"` // of the last step
 	Keep       bool                `json:"keep,omitempty"`    // what is left of the run stays for an autopsy
+	Runs       int                 `json:"runs,omitempty"`    // begun so far
+	Began      time.Time           `json:"began,omitzero"`    // of Dyno.Run
 }
 
 // shelf keeps the records:

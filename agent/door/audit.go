@@ -2,9 +2,7 @@ package door
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -78,86 +76,40 @@ type Entry struct {
 }
 
 const (
-	auditLimit = 4 << 20 // bytes of audit.log; as much again is in audit.log.1
 	readAgain  = 10 * time.Minute
 	maxReaders = 1000
 	maxWhat    = 500 // bytes
 )
 
-// audit is the log of who came and what they did: $MANIFOLD_HOME/agent/audit.log,
-// a JSON object a line, root's alone, bounded. What changes something is
-// written before it is done, and how it ended; what only looks is written once
-// in ten minutes for each user, so that a scraper does not push the acts out.
+// audit is the log of who came and what they did: $MANIFOLD_HOME/agent/audit.log.
+// What changes something is written before it is done, and how it ended; what
+// only looks is written once in ten minutes for each user, so that a scraper
+// does not push the acts out.
 type audit struct {
-	path string
-	log  *slog.Logger
-
-	mu    sync.Mutex
-	file  *os.File
-	size  int64
-	reads map[string]time.Time
+	*journal
+	reading sync.Mutex
+	reads   map[string]time.Time
 }
 
 func openAudit(dir string, log *slog.Logger) (*audit, error) {
-	a := &audit{path: filepath.Join(dir, "audit.log"), log: log, reads: map[string]time.Time{}}
-	return a, a.open()
+	j, err := openJournal(filepath.Join(dir, "audit.log"), log)
+	if err != nil {
+		return nil, err
+	}
+	return &audit{journal: j, reads: map[string]time.Time{}}, nil
 }
 
-func (a *audit) open() error {
-	f, err := os.OpenFile(a.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return fmt.Errorf("open the audit log: %w", err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return fmt.Errorf("open the audit log: %w", err)
-	}
-	a.file, a.size = f, info.Size()
-	return nil
-}
-
-func (a *audit) close() error { return a.file.Close() }
-
-// note writes an entry. A disk that takes none must not keep an SRE out: the
-// agent's own log says it then.
+// note writes an entry.
 func (a *audit) note(e Entry) {
 	e.At = time.Now().UTC()
-	text, err := json.Marshal(e)
-	if err != nil {
-		return
-	}
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.size+int64(len(text)) > auditLimit {
-		a.turn()
-	}
-	n, err := a.file.Write(append(text, '\n'))
-	a.size += int64(n)
-	if err != nil {
-		a.log.Error("the audit log cannot be written", "error", err, "uid", e.Caller.UID, "what", e.What)
-	}
-}
-
-// turn begins a new file.
-func (a *audit) turn() {
-	old := a.file
-	err := os.Rename(a.path, a.path+".1")
-	if err == nil {
-		err = a.open()
-	}
-	if err != nil {
-		a.log.Error("the audit log cannot be turned over", "error", err)
-		return
-	}
-	old.Close()
+	a.write(e)
 }
 
 // firstRead says whether a look is to be written.
 func (a *audit) firstRead(who Caller, what string, now time.Time) bool {
 	key := strconv.Itoa(who.UID) + " " + what
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.reading.Lock()
+	defer a.reading.Unlock()
 	if at, known := a.reads[key]; known && now.Sub(at) < readAgain {
 		return false
 	}

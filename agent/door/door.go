@@ -10,7 +10,10 @@
 //
 //	GET  /healthz            200 while the agent's loops make progress
 //	GET  /v1/ps              every dyno on this host
-//	GET  /v1/dynos/{dyno}    those that go by that name
+//	GET  /v1/dynos/{dyno}    those that go by that name, and everything about them
+//	GET  /v1/dynos/{dyno}/why   what ended it last
+//	GET  /v1/dynos/{dyno}/logs  its last lines; ?last=N, ?follow=true
+//	GET  /v1/events          changes of state; ?last=N or ?after=N, ?follow=true
 //	POST /v1/teardown        stop every dyno, remove all that is ours, answer, exit;
 //	                         with ?now=true kill them, also while one is under way
 //	POST /v1/drain           have this host emptied; /v1/undrain takes new dynos again
@@ -27,6 +30,7 @@
 //	door.go    the server       listen.go  the socket
 //	audit.go   who did what     answer.go  replies and errors
 //	sees.go    what is shown    acts.go    what is done (dynoacts.go, exec.go)
+//	why.go, logs.go, events.go
 package door
 
 import (
@@ -48,19 +52,22 @@ type Agent interface {
 
 // Config is what a door is made of.
 type Config struct {
-	Agent Agent
-	Dir   string // the agent's directory: the audit log is in it
-	Log   *slog.Logger
+	Agent  Agent
+	Dir    string // the agent's directory: the audit log is in it
+	Events *Events
+	Log    *slog.Logger
 }
 
 // Door answers on the socket.
 type Door struct {
-	agent    Agent
-	log      *slog.Logger
-	audit    *audit
-	torn     chan struct{}   // holds one: a teardown was done and answered
-	sessions sync.WaitGroup  // connections that became a process's streams
-	ctx      context.Context // of Serve: what must outlive its client's request runs on it
+	agent     Agent
+	log       *slog.Logger
+	audit     *audit
+	eventLog  *Events
+	followers chan struct{}   // one for each
+	sessions  sync.WaitGroup  // connections that became a process's streams
+	torn      chan struct{}   // holds one: a teardown was done and answered
+	ctx       context.Context // of Serve: what must outlive its client's request runs on it
 }
 
 // New opens the audit log. The caller closes the door.
@@ -69,7 +76,10 @@ func New(c Config) (*Door, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Door{agent: c.Agent, log: c.Log, audit: audit, torn: make(chan struct{}, 1)}, nil
+	return &Door{
+		agent: c.Agent, log: c.Log, audit: audit, eventLog: c.Events,
+		followers: make(chan struct{}, maxFollowers), torn: make(chan struct{}, 1),
+	}, nil
 }
 
 // Close closes the audit log, after Serve returned.

@@ -3,6 +3,7 @@ package door
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -85,11 +86,15 @@ const (
 // limited turns clients away, in words, where there are too many.
 type limited struct {
 	net.Listener
-	mu   sync.Mutex
-	open int
+	mu      sync.Mutex
+	open    int
+	refused chan struct{} // bounds those that are told so
+	telling sync.WaitGroup
 }
 
-func limit(l net.Listener) net.Listener { return &limited{Listener: l} }
+func limit(l net.Listener) net.Listener {
+	return &limited{Listener: l, refused: make(chan struct{}, maxRootClients)}
+}
 
 const tooMany = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n" +
 	`{"id":"busy","message":"too many clients are on the agent's socket; try again"}` + "\n"
@@ -107,10 +112,35 @@ func (l *limited) Accept() (net.Conn, error) {
 		if l.take(most) {
 			return &counted{Conn: c, leave: sync.OnceFunc(l.leave)}, nil
 		}
-		_ = c.SetDeadline(time.Now().Add(time.Second)) // its buffer has room: this does not wait
-		_, _ = c.Write([]byte(tooMany))
-		c.Close()
+		l.refuse(c)
 	}
+}
+
+// refuse says why and hangs up; where too many are to be told it only hangs up.
+func (l *limited) refuse(c net.Conn) {
+	select {
+	case l.refused <- struct{}{}:
+	default:
+		c.Close()
+		return
+	}
+	l.telling.Go(func() {
+		defer func() { <-l.refused }()
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(time.Second))
+		_, _ = c.Write([]byte(tooMany))
+		if half, ok := c.(*net.UnixConn); ok {
+			_ = half.CloseWrite()
+		}
+		_, _ = io.Copy(io.Discard, io.LimitReader(c, maxBody)) // what is not read would reset the answer
+	})
+}
+
+// Close waits for those who are being told.
+func (l *limited) Close() error {
+	err := l.Listener.Close()
+	l.telling.Wait()
+	return err
 }
 
 func (l *limited) take(most int) bool {

@@ -196,7 +196,8 @@ func (st *state) assignment(s slot) manifold.Assignment {
 	typ, _, _ := strings.Cut(s.dyno, ".")
 	assignment := manifold.Assignment{
 		App: a.ID, AppName: a.Name, Dyno: s.dyno, Kind: manifold.KindFormation,
-		Release: a.release.Version, Layers: a.layers, Command: a.slug.ProcessTypes[typ],
+		Release: a.release.Version, Description: a.release.Description, Commit: a.slug.Commit,
+		Layers: a.layers, Command: a.slug.ProcessTypes[typ],
 		Env: a.release.Config, Web: typ == web, Grace: st.settings.Grace,
 		Backoff: st.backoff(a.App), RuntimeMetrics: a.Feature(manifold.FeatureRuntimeMetrics),
 	}

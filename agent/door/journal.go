@@ -1,0 +1,83 @@
+package door
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// journalLimit bounds a journal's file; the one before it is kept beside it.
+const journalLimit = 4 << 20 // bytes
+
+// journal is a file of JSON objects, one a line, root's alone and bounded:
+// <path>, and <path>.1, which is older. A disk that takes none must not keep
+// an SRE out: the agent's own log says it then.
+type journal struct {
+	path string
+	log  *slog.Logger
+
+	mu   sync.Mutex
+	file *os.File
+	size int64
+}
+
+func openJournal(path string, log *slog.Logger) (*journal, error) {
+	j := &journal{path: path, log: log}
+	if err := j.open(); err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	return j, nil
+}
+
+func (j *journal) open() error {
+	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return err
+	}
+	j.file, j.size = f, info.Size()
+	return nil
+}
+
+func (j *journal) close() error { return j.file.Close() }
+
+// write adds a line.
+func (j *journal) write(v any) {
+	text, err := json.Marshal(v)
+	if err != nil {
+		j.log.Error("a line of a journal cannot be made", "file", j.path, "error", err)
+		return
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.size+int64(len(text)) > journalLimit {
+		j.turn()
+	}
+	n, err := j.file.Write(append(text, '\n'))
+	j.size += int64(n)
+	if err != nil {
+		j.log.Error("a journal cannot be written", "file", j.path, "error", err, "line", string(text))
+	}
+}
+
+// turn begins a new file.
+func (j *journal) turn() {
+	old := j.file
+	err := os.Rename(j.path, j.path+".1")
+	if err == nil {
+		err = j.open()
+	}
+	if err != nil {
+		j.log.Error("a journal cannot be turned over", "file", j.path, "error", err)
+		return
+	}
+	old.Close()
+}
