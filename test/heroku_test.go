@@ -1,6 +1,7 @@
 package test
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -18,14 +19,14 @@ type session struct {
 	t          *testing.T
 	p          *platform.Instance
 	dir        string
+	env        []string // beside that of `manifold env`
 	transcript strings.Builder
 }
 
 // run runs one command, which must succeed and print each of want.
 func (s *session) run(line string, want ...string) string {
 	s.t.Helper()
-	out, err := s.p.Heroku(s.t, s.dir, strings.Fields(line)...)
-	fmt.Fprintf(&s.transcript, "$ heroku %s\n%s\n", line, out)
+	out, err := s.try(line)
 	if err != nil {
 		s.t.Fatalf("heroku %s: %v\n%s", line, err, out)
 	}
@@ -35,6 +36,32 @@ func (s *session) run(line string, want ...string) string {
 		}
 	}
 	return out
+}
+
+// try runs one command, which may fail.
+func (s *session) try(line string) (string, error) {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := s.p.HerokuCommand(ctx, s.t, s.dir, strings.Fields(line)...)
+	cmd.Env = append(cmd.Env, s.env...)
+	out, err := cmd.CombinedOutput()
+	fmt.Fprintf(&s.transcript, "$ heroku %s\n%s\n", line, out)
+	return string(out), err
+}
+
+// refused runs one command, which must fail and print each of want.
+func (s *session) refused(line string, want ...string) {
+	s.t.Helper()
+	out, err := s.try(line)
+	if err == nil {
+		s.t.Errorf("heroku %s was not refused:\n%s", line, out)
+	}
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			s.t.Errorf("heroku %s does not print %q:\n%s", line, w, out)
+		}
+	}
 }
 
 // The unmodified heroku CLI from npm, and after each command a look at what
@@ -143,9 +170,9 @@ http.server.ThreadingHTTPServer(("", int(os.environ["PORT"])), Answer).serve_for
 
 // keep writes the transcript where a person finds it.
 func (s *session) keep() {
-	text := strings.ReplaceAll(s.transcript.String(), s.p.Token, "TOKEN")
+	text := regexp.MustCompile(`mfld_[\w-]+`).ReplaceAllString(s.transcript.String(), "TOKEN")
 	s.t.Logf("transcript:\n%s", text)
-	path := filepath.Join(platform.Cache, "transcripts", "heroku-cli.txt")
+	path := filepath.Join(platform.Cache, "transcripts", s.t.Name()+".txt")
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		s.t.Error(err)
 	}

@@ -29,11 +29,14 @@ func TestAuthorization(t *testing.T) {
 		t.Errorf("%+v", got)
 	}
 	r.send("GET", "/account", "", "Authorization", "Bearer "+got.AccessToken.Token).want(200)
+	if typed := into[authorization](r.send("POST", "/oauth/authorizations", `{"expires_in":"3600"}`).want(201)); *typed.AccessToken.ExpiresIn != 3600 {
+		t.Errorf("%+v", typed)
+	}
 	forever := into[authorization](r.send("POST", "/oauth/authorizations", `{"expires_in":null}`).want(201))
 	if forever.AccessToken.ExpiresIn != nil || forever.AccessToken.Token == got.AccessToken.Token {
 		t.Errorf("%+v", forever)
 	}
-	for _, bad := range []string{`0`, `-1`, `1e12`, `9223372036854775807`} {
+	for _, bad := range []string{`0`, `-1`, `1e12`, `9223372036854775807`, `""`, `"soon"`, `"1e3"`, `{}`, `"`} {
 		if got := r.send("POST", "/oauth/authorizations", `{"expires_in":`+bad+`}`); got.status/100 != 4 {
 			t.Errorf("expires_in %s: %d %s", bad, got.status, got.text)
 		}

@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -20,12 +21,26 @@ func authorizationRoutes(a *api) routes {
 	}
 }
 
+// seconds reads a number, or a string that is one: the CLI sends what was
+// typed behind -e.
+type seconds int
+
+func (n *seconds) UnmarshalJSON(text []byte) error {
+	var number int
+	if len(text) > 2 && text[0] == '"' {
+		text = text[1 : len(text)-1]
+	}
+	err := json.Unmarshal(text, &number)
+	*n = seconds(number)
+	return err
+}
+
 // createAuthorization makes an API token for the caller. "heroku login -i"
 // does it with the password of the account, or an older token in its place.
 func (a *api) createAuthorization(c *call) (answer, error) {
 	var in struct {
 		Description string
-		ExpiresIn   *int `json:"expires_in"`
+		ExpiresIn   *seconds `json:"expires_in"`
 		Scope       []string
 	}
 	if err := c.body(&in); err != nil {
@@ -55,7 +70,12 @@ func (a *api) authorizations(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	show := func(x store.Authorization) any { return authorizationObject(c.user, x, x.Hint) }
+	show := func(x store.Authorization) any {
+		if x.ID == c.token.ID {
+			return authorizationObject(c.user, x, bearer(c.Request)) // who asked has it; the CLI looks for it
+		}
+		return authorizationObject(c.user, x, x.Hint)
+	}
 	return list(c, all, show, key[store.Authorization]{name: "id", of: func(x store.Authorization) string { return x.ID }})
 }
 

@@ -38,8 +38,8 @@ func TestAuthorizationLife(t *testing.T) {
 	with := func(token string) reply { return r.send("GET", "/apps", "", "Authorization", "Bearer "+token) }
 	with(made.AccessToken.Token).want(200)
 	list := r.send("GET", path, "").want(200)
-	if strings.Contains(list.text, made.AccessToken.Token) || strings.Contains(list.text, r.token) {
-		t.Errorf("the list shows a token: %s", list.text)
+	if strings.Contains(list.text, made.AccessToken.Token) || !strings.Contains(list.text, r.token) {
+		t.Errorf("the list shows a token other than the caller's, or not theirs: %s", list.text)
 	}
 	all := into[[]shownAuthorization](list)
 	if len(all) != 2 {

@@ -118,6 +118,34 @@ func (p *Instance) CreateApp(t testing.TB) (name string) {
 	return name
 }
 
+// AddUser makes a user as the operator does and returns their token.
+func (p *Instance) AddUser(t testing.TB, email string) (token string) {
+	t.Helper()
+	return strings.TrimSpace(p.Coordinator(t, "", "user", "add", email))
+}
+
+// Coordinator runs a command of the coordinator's program, with input.
+func (p *Instance) Coordinator(t testing.TB, input string, args ...string) string {
+	t.Helper()
+	var said bytes.Buffer
+	cmd := exec.Command(filepath.Join(Programs, "manifold-coordinator"), args...)
+	cmd.Env, cmd.Stdin, cmd.Stderr = p.Environ(), strings.NewReader(input), &said
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("manifold-coordinator %v: %v: %s", args, err, said.String())
+	}
+	return string(out)
+}
+
+// Manifold runs a command of the operator's tool.
+func (p *Instance) Manifold(t testing.TB, args ...string) (string, error) {
+	t.Helper()
+	cmd := exec.Command(filepath.Join(Programs, "manifold"), args...)
+	cmd.Env = p.Environ()
+	out, err := cmd.CombinedOutput()
+	return string(out), err
+}
+
 // DeleteApp deletes an app if it can: its platform may be gone by then.
 func (p *Instance) DeleteApp(name string) {
 	req, err := http.NewRequest("DELETE", "http://"+p.API+"/apps/"+name, nil)
