@@ -7,6 +7,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -26,7 +27,11 @@ var version = "unversioned"
 func main() {
 	ctx, hurry := interrupts()
 	cmd := command(manifold.FromEnv(), hurry)
-	if err := cmd.ExecuteContext(ctx); err != nil {
+	err := cmd.ExecuteContext(ctx)
+	if exit := (*host.Exit)(nil); errors.As(err, &exit) {
+		os.Exit(exit.Status)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "manifold:", err)
 		os.Exit(1)
 	}
@@ -56,7 +61,7 @@ func command(settings manifold.Settings, hurry <-chan struct{}) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(settings, hurry), envCommand(settings), auditCommand(settings), stackCommand(settings),
-		host.Command(settings), versionCommand())
+		host.Command(settings), versionCommand(), manCommand())
 	return root
 }
 

@@ -79,12 +79,17 @@ func (t *tool) do(ctx context.Context, method, path string) (*http.Response, err
 	if err != nil {
 		return nil, err
 	}
+	return t.send(req)
+}
+
+// send is do for a request of any kind; one may switch protocols, too.
+func (t *tool) send(req *http.Request) (*http.Response, error) {
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: t.dial}}
 	res, err := client.Do(req)
 	if err != nil {
 		return nil, t.explain(err)
 	}
-	if res.StatusCode/100 == 2 {
+	if res.StatusCode/100 == 2 || res.StatusCode == http.StatusSwitchingProtocols {
 		return res, nil
 	}
 	defer res.Body.Close()
