@@ -74,7 +74,11 @@ func (h *Host) mendRun(run string) error {
 	}
 	b := boxes[i]
 	for _, other := range boxes {
-		if other != b && other.record.Slot == b.record.Slot {
+		switch {
+		case other == b:
+		case other.record.group() == b.record.group(): // and the processes are, too
+			return os.RemoveAll(b.Dir())
+		case other.record.Slot == b.record.Slot:
 			b.record.Slot = -1 // the link is the other's
 		}
 	}

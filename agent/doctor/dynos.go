@@ -97,7 +97,7 @@ func runs(f Facts) (found []Finding) {
 		r, known := byRun[t.Run]
 		switch {
 		case t.Spare: // an agent's that runs, or the next one removes it
-		case !known && t.Dir && uuid.Validate(t.Run) != nil:
+		case !known && (t.Dir || t.Slot < 0) && uuid.Validate(t.Run) != nil:
 			found = append(found, Finding{Check: "run-foreign", Subject: t.Run, Level: Risk,
 				What: fmt.Sprintf("%q lies among our runs and is none of ours", t.Run),
 				Why:  "the agent ends and removes what lies there and no record names, when it starts",

@@ -57,6 +57,7 @@ func command(settings manifold.Settings, hurry <-chan struct{}) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "manifold",
 		Short:         "Your own hosts as one dyno manifold: git push, and the app runs",
+		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}

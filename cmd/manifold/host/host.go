@@ -4,7 +4,9 @@
 //
 // It must never read or change the agent's files or the kernel's state by
 // itself: what can be seen or done is the door's to say (package agent/door),
-// which knows who asked.
+// which knows who asked. Doctor and bundle, which must work where no agent
+// answers, and a look into what is kept of a dead dyno, are other packages'
+// work (agent, agent/bundle, isolation), for root alone.
 package host
 
 import (
@@ -41,7 +43,7 @@ DYNO is a name (web.1), an app and a name (hello:web.1), an assignment or a run.
 	cmd.PersistentFlags().StringVar(&t.socket, "socket", door.SocketPath(settings.Run), "the agent's socket")
 	cmd.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
 	_ = cmd.MarkPersistentFlagFilename("socket", "sock")
-	cmd.AddCommand(t.psCommand(), t.execCommand(), t.autopsyCommand())
+	cmd.AddCommand(t.psCommand(), t.execCommand(), t.autopsyCommand(), t.doctorCommand(), t.bundleCommand())
 	cmd.AddCommand(t.actCommands()...)
 	return cmd
 }

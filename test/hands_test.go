@@ -1,0 +1,246 @@
+package test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"manifold/test/platform"
+)
+
+// hands is an SRE on a host that runs the sample app.
+type hands struct {
+	*testing.T
+	p *platform.Instance
+}
+
+// host is "manifold host …".
+func (h hands) host(args ...string) *exec.Cmd {
+	h.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	h.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, filepath.Join(platform.Programs, "manifold"), append([]string{"host"}, args...)...)
+	cmd.Env = h.p.Environ()
+	return cmd
+}
+
+// does runs a command that must end with 0, and returns what it printed.
+func (h hands) does(args ...string) string {
+	h.Helper()
+	var out, problems bytes.Buffer
+	cmd := h.host(args...)
+	cmd.Stdout, cmd.Stderr = &out, &problems
+	if status := exitStatus(h.T, cmd.Run()); status != 0 {
+		h.Fatalf("manifold host %s ended with %d: %s%s", strings.Join(args, " "), status, out.String(), problems.String())
+	}
+	return out.String()
+}
+
+type hostDyno struct {
+	AppName string `json:"app_name"`
+	Name    string `json:"name"`
+	Run     string `json:"run"`
+	State   string `json:"state"`
+	Addr    string `json:"addr"`
+}
+
+func (h hands) dyno(name string) (found hostDyno) {
+	h.Helper()
+	var list []hostDyno
+	if err := json.Unmarshal([]byte(h.does("ps", "--json")), &list); err != nil {
+		h.Fatal(err)
+	}
+	for _, d := range list {
+		if d.AppName+":"+d.Name == name {
+			return d
+		}
+	}
+	return found
+}
+
+// TestExecByHand: a shell in a running dyno through a real terminal, and any
+// bytes through pipes.
+func TestExecByHand(t *testing.T) {
+	h := hands{t, running(t)}
+	h.p.Answers(t, "hello", "/", "Hello")
+	t.Run("terminal", func(t *testing.T) {
+		h := hands{t, h.p}
+		before := h.does("exec", "hello:web.1", "cat /proc/1/sched | head -1; echo $DYNO $PORT; id -u")
+		if !strings.Contains(before, "web.1 ") || !strings.HasSuffix(before, "\n1000\n") {
+			t.Errorf("the command said %q", before)
+		}
+		c := inTerminal(t, h.host("exec", "hello:web.1"))
+		c.expect(`\$ `)
+		c.enter("stty size; echo $TERM\r")
+		c.expect(`33 101\r\n`)
+		c.expect(`xterm-256color\r\n`)
+		c.resize(20, 70)
+		c.enter("until [ \"$(stty size)\" = '20 70' ]; do sleep 0.05; done; echo re''sized\r")
+		c.expect(`resized\r\n`)
+		c.enter("sleep 1000; echo st''ill here $?\r")
+		c.expect(`sleep 1000; echo[^\n]*\n`)
+		h.awaitProcess("sleep")
+		c.enter("\x03")
+		c.enter("echo in''terrupted; exit 7\r")
+		c.expect(`interrupted\r\n`)
+		if status := c.exit(); status != 7 {
+			t.Errorf("exit status %d, want 7", status)
+		}
+	})
+	t.Run("pipes", func(t *testing.T) {
+		h := hands{t, h.p}
+		random := rand.NewChaCha8([32]byte{4})
+		sent := make([]byte, 3<<20)
+		_, _ = random.Read(sent)
+		cmd := h.host("exec", "hello:web.1", "cat")
+		var got bytes.Buffer
+		cmd.Stdin, cmd.Stdout = bytes.NewReader(sent), &got
+		if status := exitStatus(t, cmd.Run()); status != 0 || !bytes.Equal(got.Bytes(), sent) {
+			t.Errorf("status %d, %d bytes came back of %d", status, got.Len(), len(sent))
+		}
+		for command, want := range map[string]int{"exit 42": 42, "kill -9 $$": 137, "no-such-command": 127} {
+			if status := exitStatus(t, h.host("exec", "hello:web.1", command).Run()); status != want {
+				t.Errorf("%s ended with %d, want %d", command, status, want)
+			}
+		}
+		if out := h.does("exec", "hello:web.1", "printf", "%s|", "a b", "it's", "$HOME"); out != "a b|it's|$HOME|" {
+			t.Errorf("arguments came as %q", out)
+		}
+	})
+	t.Run("lost", func(t *testing.T) {
+		h := hands{t, h.p}
+		cmd := h.host("exec", "hello:web.1", "echo begun; sleep 1000")
+		out, err := cmd.StdoutPipe()
+		if err := errors.Join(err, cmd.Start()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := out.Read(make([]byte, 1)); err != nil {
+			t.Fatal(err)
+		}
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		h.p.Answers(t, "hello", "/", "Hello") // the dyno goes on
+	})
+	if status := exitStatus(t, h.host("exec", "hello:nobody.1", "true").Run()); status != 1 {
+		t.Errorf("no such dyno: status %d", status)
+	}
+}
+
+// awaitProcess waits until a program runs in the sample app's web.1.
+func (h hands) awaitProcess(name string) {
+	h.Helper()
+	platform.Eventually(h.T, 20*time.Second, func() error {
+		if out := h.does("exec", "hello:web.1", "cat /proc/[0-9]*/comm"); !strings.Contains("\n"+out, "\n"+name+"\n") {
+			return fmt.Errorf("%s does not run: %q", name, out)
+		}
+		return nil
+	})
+}
+
+// TestHandsOnARunningDyno: freeze, restart, keep and autopsy, drain of a single
+// host; then the host is healthy, and a bundle of it holds no secret.
+func TestHandsOnARunningDyno(t *testing.T) {
+	h := hands{t, running(t)}
+	p := h.p
+	p.Answers(t, "hello", "/", "Hello")
+
+	before := h.dyno("hello:web.1")
+	if said := h.does("freeze", "hello:web.1", "--limit", "10m"); !strings.Contains(said, "routers") {
+		t.Errorf("freeze said %q", said)
+	}
+	platform.Eventually(t, 20*time.Second, func() error {
+		status, _, err := p.Visit("hello", "/")
+		if err != nil || status != 503 {
+			return fmt.Errorf("with its only web dyno frozen the app answers %d, %v", status, err)
+		}
+		return nil
+	})
+	h.does("thaw", "hello:web.1")
+	p.Answers(t, "hello", "/", "Hello")
+	if after := h.dyno("hello:web.1"); after.Run != before.Run || after.Addr != before.Addr {
+		t.Errorf("before the freeze %+v, after the thaw %+v", before, after)
+	}
+
+	h.does("exec", "hello:web.1", "echo evidence > /tmp/clue")
+	h.does("keep", "hello:web.1")
+	h.does("restart", "hello:web.1")
+	failed, asked := 0, 0
+	platform.Eventually(t, 60*time.Second, func() error {
+		status, _, err := p.Visit("hello", "/")
+		if asked++; err != nil || status != 200 {
+			failed++
+		}
+		if d := h.dyno("hello:web.1"); d.Run == before.Run || d.State != "up" {
+			return fmt.Errorf("it is %+v", d)
+		}
+		return nil
+	})
+	if failed > 0 {
+		t.Errorf("%d of %d requests failed during a restart", failed, asked)
+	}
+	platform.Eventually(t, 60*time.Second, func() error {
+		if list := h.does("autopsy"); !strings.Contains(list, before.Run) {
+			return fmt.Errorf("kept are %s", list)
+		}
+		return nil
+	})
+	if clue := h.does("autopsy", "open", before.Run, "cat", "tmp/clue"); clue != "evidence\n" {
+		t.Errorf("the dead dyno's filesystem says %q", clue)
+	}
+	h.does("autopsy", "remove", before.Run)
+	if list := h.does("autopsy"); strings.Contains(list, before.Run) {
+		t.Errorf("after its removal: %s", list)
+	}
+
+	now := h.dyno("hello:web.1")
+	h.does("drain")
+	if status := exitStatus(t, h.host("drain", "--wait", "2s").Run()); status != 1 {
+		t.Errorf("a single host that cannot be drained ended with %d", status)
+	}
+	platform.Eventually(t, 20*time.Second, func() error { return p.LogContains(t, "hello", "Staying on a host that is being drained") })
+	h.does("undrain")
+	p.Answers(t, "hello", "/", "Hello")
+	if after := h.dyno("hello:web.1"); after.Run != now.Run {
+		t.Errorf("on a single host the drain took %s away: %+v", now.Run, after)
+	}
+
+	var diagnosis struct {
+		Findings []struct{ Check, Level, What string }
+	}
+	out, _ := h.host("doctor", "--json").Output() // other tests' dynos may share our user ids' neighbours
+	if err := json.Unmarshal(out, &diagnosis); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for _, f := range diagnosis.Findings {
+		if f.Level == "fault" {
+			t.Errorf("on a healthy host the doctor finds %+v", f)
+		}
+	}
+
+	to := filepath.Join(t.TempDir(), "bundle.tar.gz")
+	h.does("bundle", "-o", to)
+	text, err := exec.Command("tar", "xzOf", to).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(text) < 10_000 || !bytes.Contains(text, []byte("hello")) {
+		t.Errorf("the bundle has %d bytes", len(text))
+	}
+	for _, secret := range []string{p.Token, "BEGIN PRIVATE KEY"} {
+		if bytes.Contains(text, []byte(secret)) {
+			t.Error("the bundle holds a secret")
+		}
+	}
+	if info, err := os.Stat(to); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("%v, %v", info, err)
+	}
+}
