@@ -38,7 +38,6 @@ import (
 	"manifold/agent/door"
 	"manifold/agent/why"
 	"manifold/isolation"
-	"manifold/slugfs"
 	"manifold/supervisor"
 )
 
@@ -92,24 +91,15 @@ type agent struct {
 // not start; a second agent on the same home is one such case.
 func Run(ctx context.Context, cfg Config) error {
 	h := home{filepath.Join(cfg.Home, "agent")}
-	lock, err := h.lock()
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	boot, err := bootID()
-	if err != nil {
-		return err
-	}
-	var images *slugfs.Store
-	err = patiently(func() (err error) {
-		images, err = slugfs.Open(h.images(), filepath.Join(cfg.Home, "stacks"))
-		return err
-	})
+	images, err := h.open(filepath.Join(cfg.Home, "stacks"))
 	if err != nil {
 		return err
 	}
 	defer images.Close()
+	boot, err := bootID()
+	if err != nil {
+		return err
+	}
 	host, err := isolation.Open(cfg.isolation(h))
 	if err != nil {
 		return err

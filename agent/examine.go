@@ -144,18 +144,7 @@ func Examine(ctx context.Context, cfg Config) doctor.Facts {
 func examineAgent(ctx context.Context, cfg Config, h home, a *doctor.Agent) error {
 	_, err := readIdentity(h)
 	a.Joined = err == nil
-	f, err := os.Open(filepath.Join(h.dir, "lock"))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	// A shared lock, for a moment: an agent that starts just now tries again.
-	err = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB)
-	a.Alive = errors.Is(err, unix.EWOULDBLOCK)
-	if !a.Alive {
+	if a.Alive, err = slugfs.InUse(h.images()); err != nil || !a.Alive {
 		return err
 	}
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{

@@ -212,7 +212,7 @@ func (f *fakeImages) Fetch(ctx context.Context, img manifold.Image, _ func(conte
 func (f *fakeImages) Mount(manifold.Image) (*os.File, error)          { return os.Open(os.DevNull) }
 func (f *fakeImages) Path(manifold.Image) (string, error)             { return os.DevNull, nil }
 func (f *fakeImages) Collect(func(digest string) bool) (int64, error) { return 0, nil }
-func (f *fakeImages) Close() error                                    { return nil }
+func (f *fakeImages) Unmount() error                                  { return nil }
 func (f *fakeImages) Pack(context.Context, *os.File, slugfs.PackOptions) (manifold.Image, error) {
 	return manifold.Image{Digest: "sha256:0"}, nil
 }
@@ -320,11 +320,13 @@ func newWorld(t *testing.T) *world {
 		up: &fakeUp{logs: map[string][]manifold.LogLine{}}, boot: "boot-1",
 		log: slog.New(slog.DiscardHandler),
 	}
-	lock, err := w.home.lock()
+	images, err := w.home.open(t.TempDir())
+	if err == nil {
+		err = images.Close()
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	lock.Close()
 	return w
 }
 

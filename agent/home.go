@@ -6,9 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"time"
 
-	"golang.org/x/sys/unix"
+	"manifold/slugfs"
 )
 
 // home is the agent's directory. Everything in it is root's alone, since
@@ -27,43 +26,19 @@ func (h home) events() string    { return filepath.Join(h.dir, "events.log") }
 func (h home) ended() string     { return filepath.Join(h.dir, "ended") }
 func (h home) releases() string  { return filepath.Join(h.dir, "releases.json") }
 
-// lock makes the directory and takes it for this process, for as long as the
-// file it returns is open.
-func (h home) lock() (*os.File, error) {
-	for _, dir := range []string{h.dir, h.dynos(), h.runs(), h.images(), h.autopsies()} {
+// open makes the directory and takes it, with the images in it, for this
+// process: who owns the images owns the home.
+func (h home) open(stacks string) (*slugfs.Store, error) {
+	for _, dir := range []string{h.dir, h.dynos(), h.runs(), h.images()} {
 		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, fmt.Errorf("make the agent's directory: %w", err)
 		}
 	}
-	f, err := os.OpenFile(filepath.Join(h.dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, fmt.Errorf("lock the agent's directory: %w", err)
+	images, err := slugfs.Open(h.images(), stacks)
+	if errors.Is(err, slugfs.ErrInUse) {
+		err = fmt.Errorf("another agent runs on %s: stop it first, or give this one its own MANIFOLD_HOME", h.dir)
 	}
-	err = patiently(func() error { return unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB) })
-	if err != nil {
-		f.Close()
-		if errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("another agent runs on %s: stop it first, or give this one its own MANIFOLD_HOME", h.dir)
-		}
-		return nil, fmt.Errorf("lock %s: %w", h.dir, err)
-	}
-	return f, nil
-}
-
-// lockPatience is how long a lock may outlive its agent: one that was killed
-// while it cloned a dyno's PID 1 left a child that holds all its descriptors
-// until it has become PID 1.
-const lockPatience = 20 * time.Second
-
-// patiently tries to lock until it works, fails otherwise than by being held,
-// or lockPatience is over.
-func patiently(lock func() error) error {
-	for until := time.Now().Add(lockPatience); ; time.Sleep(20 * time.Millisecond) {
-		err := lock()
-		if !errors.Is(err, unix.EWOULDBLOCK) || time.Now().After(until) {
-			return err
-		}
-	}
+	return images, err
 }
 
 // writeFile replaces the file at path in one step: a reader sees the old text

@@ -264,3 +264,31 @@ func TestRuntimeMetrics(t *testing.T) {
 		t.Errorf("who did not ask gets\n%s", said)
 	}
 }
+
+// TestAgentKilledWhileItMakesBoxes: the agent is killed while several boxes are
+// being made. What is left of them keeps the next one from nothing: it starts
+// at once, since one that finds the home taken ends.
+func TestAgentKilledWhileItMakesBoxes(t *testing.T) {
+	r := newRig(t)
+	for range 4 {
+		var all []manifold.Assignment
+		for i := range 6 {
+			a := r.assignment(`sleep 1000`)
+			a.Dyno = fmt.Sprintf("worker.%d", i+1)
+			a.Size.Memory += 1 << 20 // none is ready
+			all = append(all, a)
+		}
+		r.want(all...)
+		spares := filepath.Join(r.dir, "home/agent/runs/spare-*/scratch.img")
+		eventually(t, "boxes being made", func() bool {
+			found, _ := filepath.Glob(spares)
+			return len(found) > 2
+		}, nil)
+		r.end(syscall.SIGKILL)
+		r.start()
+		r.want()
+		for _, a := range all {
+			r.awaitGone(a.ID)
+		}
+	}
+}

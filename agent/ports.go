@@ -60,7 +60,7 @@ type imageStore interface {
 	Path(img manifold.Image) (string, error)
 	Pack(ctx context.Context, dir *os.File, o slugfs.PackOptions) (manifold.Image, error)
 	Collect(keep func(digest string) bool) (int64, error)
-	Close() error
+	Unmount() error
 }
 
 // coordinator is *manifold.Link.

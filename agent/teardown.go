@@ -56,7 +56,7 @@ func (a *agent) takeDown(ctx context.Context) error {
 	for _, b := range boxes {
 		a.discard(b)
 	}
-	if err := a.images.Close(); err != nil {
+	if err := a.images.Unmount(); err != nil {
 		return fmt.Errorf("unmount images: %w", err)
 	}
 	if err := a.boxes.Teardown(); err != nil {

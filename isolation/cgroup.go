@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -55,13 +56,13 @@ func findCgroups(parent, instance string) (*cgroupTree, error) {
 	}
 	need := map[cgroup1.Name]bool{cgroup1.Memory: true, cgroup1.Cpu: true, cgroup1.Pids: true, cgroup1.Devices: true}
 	for _, s := range all {
-		if need[s.Name()] {
+		if need[s.Name()] && isCgroup(s) {
 			t.v1 = append(t.v1, s)
 			delete(need, s.Name())
 		}
 	}
 	if len(need) > 0 {
-		return nil, fmt.Errorf("cgroup controllers memory, cpu, pids and devices are needed, but this kernel does not mount all of them (missing: %v)", need)
+		return nil, fmt.Errorf("cgroup controllers memory, cpu, pids and devices are needed, but this kernel does not mount all of them (missing: %v)", slices.Sorted(maps.Keys(need)))
 	}
 	if mode != cgroups.Hybrid {
 		return nil, errors.New("cgroup v1 without a v2 tree at /sys/fs/cgroup/unified: mount one (mount -t cgroup2 none /sys/fs/cgroup/unified)")
@@ -73,6 +74,16 @@ func findCgroups(parent, instance string) (*cgroupTree, error) {
 		}
 	}
 	return t, nil
+}
+
+// isCgroup is false where a controller has a directory and is not mounted there.
+func isCgroup(s cgroup1.Subsystem) bool {
+	p, ok := s.(interface{ Path(string) string })
+	if !ok {
+		return false
+	}
+	var fs unix.Statfs_t
+	return unix.Statfs(p.Path("/"), &fs) == nil && fs.Type == unix.CGROUP_SUPER_MAGIC
 }
 
 // checkDelegation looks for the parent and what it may hand on (cgroup v2,

@@ -40,7 +40,7 @@ func (h *Host) Start(ctx context.Context, spec Spec) (*Box, error) {
 }
 
 func (h *Host) start(ctx context.Context, s *spare, spec Spec) error {
-	if err := h.name(s.box, spec.Run); err != nil {
+	if err := h.name(s.box, spec); err != nil {
 		return err
 	}
 	h.reach("name")
@@ -82,10 +82,10 @@ func (h *Host) start(ctx context.Context, s *spare, spec Spec) error {
 
 // name makes a box the run's: first its record, then the name of its
 // directory. A death of this process in between leaves a spare.
-func (h *Host) name(b *Box, run string) error {
+func (h *Host) name(b *Box, spec Spec) error {
 	spare := b.Dir()
 	record := b.record
-	record.Run = run
+	record.Run, record.Size = spec.Run, spec.Size
 	data, err := json.Marshal(record)
 	if err != nil {
 		return err
@@ -94,10 +94,10 @@ func (h *Host) name(b *Box, run string) error {
 		return err
 	}
 	h.reach("record")
-	if err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, filepath.Join(h.cfg.Dir, run), unix.RENAME_NOREPLACE); err != nil {
+	if err := unix.Renameat2(unix.AT_FDCWD, spare, unix.AT_FDCWD, filepath.Join(h.cfg.Dir, spec.Run), unix.RENAME_NOREPLACE); err != nil {
 		return fmt.Errorf("name the run's directory: %w", err)
 	}
-	h.give(b.record.Slot, run)
+	h.give(b.record.Slot, spec.Run)
 	b.record = record
 	return nil
 }

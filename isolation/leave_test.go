@@ -23,10 +23,18 @@ import (
 	"manifold/isolation"
 )
 
-// TestMain lets the test's binary be an agent that dies while it starts a dyno.
+// TestMain lets the test's binary be an agent that dies while it starts a dyno,
+// or one on a host that lacks something.
 func TestMain(m *testing.M) {
 	if order := os.Getenv("ISOLATION_TEST_START"); order != "" {
 		if err := startAndDie(order); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if bad := os.Getenv("ISOLATION_TEST_BAD_HOST"); bad != "" {
+		if err := openBadHost(bad); err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)
 		}

@@ -25,9 +25,6 @@ import (
 
 // template returns the path of an empty image for size, made if missing.
 func (h *Host) template(size manifold.Size) (string, error) {
-	if size.Disk < 16<<20 || size.Inodes < 1000 {
-		return "", fmt.Errorf("a writable layer of %d bytes and %d inodes is too small", size.Disk, size.Inodes)
-	}
 	path := filepath.Join(h.cfg.Dir, fmt.Sprintf("template-%d-%d.img", size.Disk, size.Inodes))
 	h.templates.Lock()
 	defer h.templates.Unlock()
@@ -46,8 +43,12 @@ func (h *Host) template(size manifold.Size) (string, error) {
 	}
 	mkfs := exec.Command("mke2fs", "-q", "-F", "-t", "ext4", "-m", "0", "-b", "4096", "-I", "256",
 		"-N", strconv.FormatInt(size.Inodes, 10), "-O", "^has_journal,^resize_inode", "-E", "lazy_itable_init=1,nodiscard,root_owner=0:0", temp)
-	if out, err := mkfs.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("make scratch template (is e2fsprogs installed?): %w: %s", err, strings.TrimSpace(string(out)))
+	out, err := mkfs.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return "", fmt.Errorf("make scratch template: %w: install e2fsprogs", err)
+	}
+	if err != nil {
+		return "", fmt.Errorf("make scratch template: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	return path, os.Rename(temp, path)
 }

@@ -49,7 +49,7 @@ func (p *spares) take(ctx context.Context, size manifold.Size, addr netip.Addr) 
 	if n, ok := p.host.takeAt(addr); ok {
 		return p.host.makeSpareIn(ctx, n, size)
 	}
-	if s := p.pop(func(s *spare) bool { return s.box.record.Size == size && s.alive() }); s != nil {
+	if s := p.pop(func(s *spare) bool { return alike(s.box.record.Size, size) && s.alive() }); s != nil {
 		return s, nil
 	}
 	s, err := p.host.makeSpare(ctx, size)
@@ -106,7 +106,7 @@ func (p *spares) keep(ctx context.Context) {
 // fill makes what is missing. A start that is asked for meanwhile goes first:
 // it asks for more when it is done.
 func (p *spares) fill(ctx context.Context, size manifold.Size) {
-	p.drop(func(s *spare) bool { return s.box.record.Size != size || !s.alive() })
+	p.drop(func(s *spare) bool { return !alike(s.box.record.Size, size) || !s.alive() })
 	for len(p.asked) == 0 {
 		p.mu.Lock()
 		full := len(p.ready) >= p.limit
@@ -138,6 +138,12 @@ func (p *spares) drop(unfit func(*spare) bool) {
 func (p *spares) close() {
 	p.stop()
 	p.ended.Wait()
+}
+
+// alike is true of sizes that differ in name only.
+func alike(a, b manifold.Size) bool {
+	a.Name = b.Name
+	return a == b
 }
 
 // alive is false of a box whose PID 1 somebody killed.

@@ -71,6 +71,28 @@ func (s Spec) check() error {
 	if len(s.Argv) == 0 || !strings.HasPrefix(s.Argv[0], "/") {
 		return errors.New("the command must begin with an absolute path")
 	}
+	return checkSize(s.Size)
+}
+
+// checkSize refuses what no dyno could live in, and what would overflow on its
+// way into the kernel.
+func checkSize(s manifold.Size) error {
+	for _, n := range []struct {
+		what             string
+		value, low, high int64
+	}{
+		{"memory, in bytes,", s.Memory, 4 << 20, 1 << 42},
+		{"memory and swap, in bytes,", s.MemorySwap, s.Memory, 1 << 43},
+		{"CPU shares", int64(s.Shares), 1, 1000},
+		{"processes", int64(s.Processes), 4, 1 << 22},
+		{"open files", int64(s.Files), 16, 1 << 20},
+		{"bytes of the writable layer", s.Disk, 16 << 20, 1 << 42},
+		{"inodes of the writable layer", s.Inodes, 1000, 1<<32 - 1},
+	} {
+		if n.value < n.low || n.value > n.high {
+			return fmt.Errorf("size %q: %s must be from %d to %d, not %d", s.Name, n.what, n.low, n.high, n.value)
+		}
+	}
 	return nil
 }
 

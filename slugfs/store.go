@@ -17,8 +17,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"manifold"
 )
 
@@ -28,6 +26,7 @@ var (
 	ErrDigest   = errors.New("the image does not match its digest")
 	ErrTooLarge = errors.New("the image is too large")
 	ErrImage    = errors.New("not a usable EROFS image")
+	ErrInUse    = errors.New("another process or Store uses it")
 )
 
 // Store is a directory of images and their mounts. Its methods may be called
@@ -40,7 +39,7 @@ var (
 type Store struct {
 	dir    string
 	shared []string
-	lock   *os.File
+	lock   *dirLock
 
 	mu     sync.Mutex
 	mounts map[string]*mounted      // by hex digest
@@ -56,20 +55,16 @@ func Open(dir string, shared ...string) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	lock, err := lockDir(dir)
 	if err != nil {
-		return nil, fmt.Errorf("open image store: %w", err)
-	}
-	if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		lock.Close()
-		return nil, fmt.Errorf("open image store %s: another process or Store uses it: %w", dir, err)
+		return nil, fmt.Errorf("open image store %s: %w", dir, err)
 	}
 	leftovers, err := filepath.Glob(filepath.Join(dir, "new-*"))
 	for _, path := range leftovers {
 		err = errors.Join(err, os.RemoveAll(path))
 	}
 	if err != nil {
-		lock.Close()
+		_ = lock.close()
 		return nil, fmt.Errorf("open image store: %w", err)
 	}
 	return &Store{dir: dir, shared: shared, lock: lock,
@@ -77,7 +72,10 @@ func Open(dir string, shared ...string) (*Store, error) {
 }
 
 // Close gives the directory back. Mounts that were handed out stay.
-func (s *Store) Close() error {
+func (s *Store) Close() error { return errors.Join(s.Unmount(), s.lock.close()) }
+
+// Unmount lets go of every image. Mounts that were handed out stay.
+func (s *Store) Unmount() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
@@ -85,7 +83,7 @@ func (s *Store) Close() error {
 		err = errors.Join(err, m.close())
 	}
 	clear(s.mounts)
-	return errors.Join(err, s.lock.Close())
+	return err
 }
 
 // Has says whether the image is here, complete.

@@ -6,8 +6,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -256,4 +258,42 @@ func TestFetchOnceAtATime(t *testing.T) {
 	if n := gets.Load(); n != 1 {
 		t.Errorf("%d fetches of one image", n)
 	}
+}
+
+// TestLockIsTheOwnersAlone: a child that has all of its owner's descriptors,
+// as one between fork and exec, does not hold the directory when the owner is
+// gone; and while the owner is there, nobody else gets it.
+func TestLockIsTheOwnersAlone(t *testing.T) {
+	if dir := os.Getenv("SLUGFS_TEST_OPEN"); dir != "" { // another process
+		used, err := InUse(dir)
+		s, openErr := Open(dir)
+		fmt.Println(used, err, errors.Is(openErr, ErrInUse))
+		if openErr == nil {
+			s.Close()
+		}
+		return
+	}
+	s := openStore(t)
+	another := func(want string) {
+		t.Helper()
+		cmd := exec.Command("/proc/self/exe", "-test.run=^TestLockIsTheOwnersAlone$")
+		cmd.Env = append(os.Environ(), "SLUGFS_TEST_OPEN="+s.dir)
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.HasPrefix(string(out), want) {
+			t.Errorf("another process: %v, %s; want %s", err, out, want)
+		}
+	}
+	another("true <nil> true")
+	child := exec.Command("sleep", "1000")
+	child.ExtraFiles = []*os.File{s.lock.file}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = child.Process.Kill()
+		_ = child.Wait() // it was killed
+	}()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	another("false <nil> false")
 }
