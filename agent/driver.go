@@ -239,7 +239,11 @@ func (d *driver) do(ctx context.Context, e supervisor.Effect) {
 			d.a.ship.say(d.runLog, e.Seq, e.At, e.Text)
 		}
 	case supervisor.SetDue:
-		d.timer.Reset(time.Until(e.At))
+		wait := time.Until(e.At)
+		if e.In > 0 {
+			wait = min(wait, e.In)
+		}
+		d.timer.Reset(wait)
 	case supervisor.Launch:
 		d.start(ctx, d.launch)
 	case supervisor.Collect:

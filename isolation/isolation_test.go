@@ -233,13 +233,14 @@ func TestExitStatusAndOutput(t *testing.T) {
 func TestWhatADynoSees(t *testing.T) {
 	r := newRig(t)
 	spec := r.spec(`id; hostname; echo pid $$; cat /proc/1/status | grep -E "^(Cap|NoNewPrivs)"; echo --; grep -E "^(Cap|NoNewPrivs)" /proc/self/status
-		ls /dev; ls -ld /app /bin; ulimit -u; ulimit -n; cat /sys/fs/cgroup/memory.max /proc/self/cgroup /etc/resolv.conf; env; ls /proc/self/fd; cat /proc/net/dev`)
+		ls /dev; ls -ld /app /bin; ulimit -u; ulimit -n; cat /sys/fs/cgroup/memory.max /proc/self/cgroup /etc/resolv.conf; env; ls /proc/self/fd; cat /proc/net/dev; echo first to die: $(cat /proc/self/oom_score_adj /proc/1/oom_score_adj)`)
 	b := r.startSpec(spec)
 	r.wait(b)
 	out := r.output(b)
 	for _, want := range []string{
 		"uid=1000 gid=1000", spec.Run, "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000",
 		"\n64\n256\n67108864\n", ":/\n", "SECRET=hunter2", "eth0:", "0        0",
+		"first to die: 500 500\n",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)

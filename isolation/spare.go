@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -90,6 +91,9 @@ func (h *Host) build(ctx context.Context, s *spare) error {
 	if err := h.cgroups.placeInit(b.record.Cgroup, process.Pid); err != nil {
 		return fmt.Errorf("place PID 1: %w", err)
 	}
+	if err := dieFirst(process.Pid); err != nil {
+		return err
+	}
 	if err := h.cfg.connect(b.record.Slot, process.Pid); err != nil {
 		return err
 	}
@@ -127,6 +131,20 @@ func (h *Host) prepare(b *Box) (scratch, dir *os.File, err error) {
 		return nil, nil, err
 	}
 	return scratch, dir, nil
+}
+
+// dyingFirst is how much likelier than others a dyno's processes are to be
+// killed when the whole host is out of memory: half of it counts as theirs.
+const dyingFirst = "500"
+
+// dieFirst has the kernel kill dynos, the largest first, before the daemons
+// that serve all of them (proc_pid_oom_score_adj(5)). PID 1 and the app
+// inherit it, and cannot take it back where the agent has CAP_SYS_RESOURCE.
+func dieFirst(pid int) error {
+	if err := os.WriteFile("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", []byte(dyingFirst), 0); err != nil {
+		return fmt.Errorf("have the dyno die before the host's daemons: %w", err)
+	}
+	return nil
 }
 
 // clone starts PID 1 in its namespaces and its cgroup. The cgroup namespace

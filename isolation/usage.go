@@ -111,7 +111,7 @@ func (t *cgroupTree) memory(group string) (Memory, error) {
 // R, proc_pid_stat(5)): what its load average is made of. It costs one read of
 // a small file for each thread.
 func (b *Box) Runnable() (n int, err error) {
-	text, err := readSmall(filepath.Join(b.host.cgroups.dir(b.record.Run), "app", "cgroup.threads"))
+	text, err := readSmall(filepath.Join(b.host.cgroups.dir(b.record.group()), "app", "cgroup.threads"))
 	if err != nil {
 		return 0, fmt.Errorf("read threads of run %s: %w", b.record.Run, err)
 	}

@@ -196,9 +196,12 @@ const (
 
 // Effect is something to be done, as data: it is recorded before it is done.
 type Effect struct {
-	Do   Verb      `json:"do"`
-	Run  string    `json:"run,omitempty"`
-	At   time.Time `json:"at,omitzero"`    // SetDue, Say
-	Seq  uint64    `json:"seq,omitempty"`  // Say: from 1 in each run
-	Text string    `json:"text,omitempty"` // Say
+	Do  Verb      `json:"do"`
+	Run string    `json:"run,omitempty"`
+	At  time.Time `json:"at,omitzero"` // SetDue, Say
+	// In is how far At was away when it was set. SetDue: a clock that was set
+	// back meanwhile must not make it further.
+	In   time.Duration `json:"in,omitempty"`
+	Seq  uint64        `json:"seq,omitempty"`  // Say: from 1 in each run
+	Text string        `json:"text,omitempty"` // Say
 }

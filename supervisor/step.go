@@ -64,7 +64,7 @@ func (s *step) do(v Verb) { s.effects = append(s.effects, Effect{Do: v, Run: s.d
 
 func (s *step) due(at time.Time) {
 	s.d.Due = at
-	s.effects = append(s.effects, Effect{Do: SetDue, Run: s.d.Run, At: at})
+	s.effects = append(s.effects, Effect{Do: SetDue, Run: s.d.Run, At: at, In: at.Sub(s.e.At)})
 }
 
 // say puts a line into the app's log as coming from the platform. Jobs are

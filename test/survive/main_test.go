@@ -27,7 +27,7 @@ import (
 // size says how much is done. `make test-survive` does all of it; as a part of
 // `make test` it takes half a minute.
 type size struct {
-	dynos    int // in apps of five
+	dynos    int // in apps of two
 	requests int // a second
 	lines    int // a second
 	kills    int
@@ -41,7 +41,7 @@ func sizeOf(t *testing.T) size {
 		return size{dynos: 20, requests: 500, lines: 10_000, kills: 200, restarts: 50, scalings: 20, cycles: 10}
 	}
 	t.Parallel() // so little that they do not disturb each other
-	return size{dynos: 5, requests: 100, lines: 1000, kills: 6, restarts: 2, scalings: 1, cycles: 1}
+	return size{dynos: 4, requests: 100, lines: 1000, kills: 6, restarts: 2, scalings: 1, cycles: 1}
 }
 
 func TestMain(m *testing.M) {
