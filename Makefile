@@ -19,7 +19,7 @@ MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
 
 # Debian packages, each for a reason that README.md gives.
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static openssh-client
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static openssh-client rsyslog rsyslog-gnutls
 VM_PACKAGES   := $(TEST_PACKAGES) qemu-system-x86
 BENCH_PACKAGES := $(TEST_PACKAGES) runc bubblewrap
 
@@ -82,6 +82,11 @@ bench-idle: build ## What 100 idle dynos cost: memory each, the agent's CPU and 
 	@test/packages $(BENCH_PACKAGES)
 	@go test -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x -timeout 10m ./agent
 	@ls -l bin | awk '/manifold/ {printf "%-24s %.1f MB\n", $$NF, $$5 / 1e6}'
+
+.PHONY: bench-logs
+bench-logs: ## 10,000 log lines/s of four dynos for 60 s to two tails and a drain: losses, latency, CPU (as root)
+	@test/packages $(TEST_PACKAGES)
+	@BENCH_LOGS_SECONDS=60 go test -count=1 -timeout 10m -v -run TestLogs ./test | grep -E 'measured|^(---|ok|FAIL|PASS)'
 
 .PHONY: clean
 clean: ## Remove what was built (state in $MANIFOLD_HOME and caches stay)

@@ -5,6 +5,10 @@ import (
 	"os"
 )
 
+// DefaultPool is the network dynos get addresses of, unless MANIFOLD_POOL names
+// another.
+const DefaultPool = "172.30.0.0/16"
+
 // Settings are the places and addresses that make an instance. Two instances
 // with different settings live side by side on one machine.
 type Settings struct {

@@ -32,7 +32,7 @@ type Config struct {
 func FromEnv() (Config, error) {
 	c := Config{Settings: manifold.FromEnv(), CgroupParent: os.Getenv("MANIFOLD_CGROUP_PARENT")}
 	c.JoinTokenFile = cmp.Or(os.Getenv("MANIFOLD_JOIN_TOKEN_FILE"), filepath.Join(c.Home, "coordinator", "join-token"))
-	pool := cmp.Or(os.Getenv("MANIFOLD_POOL"), "172.30.0.0/16")
+	pool := cmp.Or(os.Getenv("MANIFOLD_POOL"), manifold.DefaultPool)
 	var err error
 	if c.Pool, err = netip.ParsePrefix(pool); err != nil {
 		return Config{}, fmt.Errorf("MANIFOLD_POOL must be a network such as 172.30.0.0/16: %w", err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -13,6 +14,8 @@ import (
 
 	"manifold"
 	"manifold/coordinator/compiler"
+	"manifold/coordinator/drain"
+	"manifold/coordinator/logs"
 	"manifold/coordinator/scheduler"
 )
 
@@ -29,6 +32,9 @@ type Config struct {
 	APIRate    int               // API calls of one user an hour
 	AttachForm string            // FormRendezvous or FormSSH
 	AttachIdle time.Duration     // of a terminal in which nothing moves
+	Keep       logs.Keep         // of each app's log
+	Drains     drain.Guard       // Ports are filled in when the doors are open
+	DrainCA    string            // file of certificates receivers of log drains may have besides the host's
 	Log        *slog.Logger
 	Ready      func(Addresses) // called once every door is open; may be nil
 }
@@ -59,6 +65,10 @@ type Addresses struct{ API, TLS, Attach, Fleet net.Addr }
 //	MANIFOLD_ONEOFF_LIMIT   50           one-off dynos an app may run at once; of sizes over 1 GB a tenth
 //	MANIFOLD_ATTACH_FORM    rendezvous   how `heroku run` connects; or ssh
 //	MANIFOLD_ATTACH_IDLE    1h           without input and output, then a client is sent away
+//	MANIFOLD_LOG_LINES      1500         log lines kept of an app, at least
+//	MANIFOLD_LOG_TIME       168h         for which they are kept at most
+//	MANIFOLD_DRAIN_LOOPBACK false        log drains may lead to this host
+//	MANIFOLD_DRAIN_CA                    file of certificates receivers of drains may have too
 //	MANIFOLD_BUILD_TIMEOUT  15m          of one build
 //	MANIFOLD_SLUG_LIMIT     500          MB of one slug
 //	MANIFOLD_API_RATE       4500         API calls of one user an hour
@@ -88,6 +98,11 @@ func FromEnv() (Config, error) {
 		BuildLimit: e.duration("MANIFOLD_BUILD_TIMEOUT", 15*time.Minute),
 		SlugLimit:  int64(e.number("MANIFOLD_SLUG_LIMIT", 500)) << 20,
 		APIRate:    e.number("MANIFOLD_API_RATE", 4500),
+		DrainCA:    os.Getenv("MANIFOLD_DRAIN_CA"),
+		Keep: logs.Keep{
+			Lines: e.number("MANIFOLD_LOG_LINES", logs.DefaultKeep.Lines),
+			Time:  e.duration("MANIFOLD_LOG_TIME", logs.DefaultKeep.Time),
+		},
 		AttachForm: e.text("MANIFOLD_ATTACH_FORM", FormRendezvous),
 		AttachIdle: e.duration("MANIFOLD_ATTACH_IDLE", time.Hour),
 		Log:        slog.Default(),
@@ -97,6 +112,7 @@ func FromEnv() (Config, error) {
 	if b := c.Scheduler.Backoff; b != manifold.BackoffClassic && b != manifold.BackoffProgressive {
 		e.refuse("MANIFOLD_BACKOFF", "must be %s or %s", manifold.BackoffClassic, manifold.BackoffProgressive)
 	}
+	c.Drains = e.drains()
 	if c.AttachForm != FormRendezvous && c.AttachForm != FormSSH {
 		e.refuse("MANIFOLD_ATTACH_FORM", "must be %s or %s", FormRendezvous, FormSSH)
 	}
@@ -139,6 +155,22 @@ func (e *env) number(key string, fallback int) int {
 		e.refuse(key, "must be a number from 1 to %d", 1<<20)
 	}
 	return n
+}
+
+// drains reads where log drains may not lead: to the dynos, whose network is
+// the agent's setting, nor to this host unless it is said so.
+func (e *env) drains() drain.Guard {
+	var g drain.Guard
+	var err error
+	if g.Loopback, err = strconv.ParseBool(e.text("MANIFOLD_DRAIN_LOOPBACK", "false")); err != nil {
+		e.refuse("MANIFOLD_DRAIN_LOOPBACK", "must be true or false")
+	}
+	pool, err := netip.ParsePrefix(e.text("MANIFOLD_POOL", manifold.DefaultPool))
+	if err != nil {
+		e.refuse("MANIFOLD_POOL", "must be a network such as %s", manifold.DefaultPool)
+	}
+	g.Nets = []netip.Prefix{pool}
+	return g
 }
 
 // dir is a place of the coordinator's state.

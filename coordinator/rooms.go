@@ -62,7 +62,7 @@ func openRooms(ctx context.Context, cfg Config) (_ *rooms, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.logs, err = logs.Open(cfg.dir("logs")); err != nil {
+	if r.logs, err = logs.OpenKeeping(cfg.dir("logs"), cfg.Keep); err != nil {
 		return nil, err
 	}
 	r.closers = append(r.closers, r.logs)

@@ -16,15 +16,23 @@ import (
 	"manifold"
 )
 
-// How much is kept of one app. Lines is Logplex's promise to users; bytes
-// gives a reader of a busy app some seconds to catch up before lines are
-// dropped in front of it.
+// Keep is how much is promised to be kept of one app: what is beyond either
+// bound is not shown any more.
+type Keep struct {
+	Lines int
+	Time  time.Duration
+}
+
+// DefaultKeep is Logplex's.
+var DefaultKeep = Keep{Lines: 1500, Time: 7 * 24 * time.Hour}
+
+// Bytes give a reader of a busy app, and its drains, some seconds to catch up
+// before lines are dropped in front of them.
 const (
-	keepLines    = 1500
-	keepBytes    = 2 << 20
-	keepTime     = 7 * 24 * time.Hour
-	segmentBytes = 512 << 10
+	keepBytes    = 8 << 20
+	segmentBytes = 2 << 20
 	segmentTime  = 24 * time.Hour
+	writeBytes   = 512 << 10
 	maxStreams   = 1024 // remembered of one app; the longest silent is forgotten first
 )
 
@@ -34,6 +42,7 @@ const (
 type buffer struct {
 	root *os.Root // the hub's directory
 	app  string
+	keep Keep
 
 	pins int // guarded by Hub.mu: users of this value; 0 may be unloaded
 
@@ -152,7 +161,7 @@ func (b *buffer) append(s manifold.LogStream, now time.Time) error {
 			rec = appendStream(rec, ref, p.seq, now, s.ID)
 		}
 		start := len(rec)
-		for len(lines) > 0 && len(rec) < segmentBytes {
+		for len(lines) > 0 && len(rec) < writeBytes {
 			l := lines[0]
 			lines = lines[1:]
 			if l.Seq <= seq {

@@ -1,10 +1,10 @@
 // Package logs keeps every app's last log lines and gives them to whoever may
 // read them: what Logplex is to Heroku. Lines come from agents and routers in
 // numbered streams (Append) and from the coordinator itself (Write); they go
-// out as a backlog (Recent), a tail (Subscribe) or a log session for the
-// heroku CLI (NewSession, ServeHTTP).
+// out as a backlog (Recent), a tail (Subscribe), a log session for the heroku
+// CLI (NewSession, ServeHTTP) or to a drain (Drain).
 //
-// Lines live on disk, at most about a week and a few MiB of each app, and are
+// Lines live on disk, at most about a week and 10 MiB of each app, and are
 // read from there: memory does not grow with apps, lines or slow readers.
 // This room must never let a reader slow a writer, and never let what an app
 // wrote pass for a line, or an event, that it is not.
@@ -32,6 +32,7 @@ const maxLoaded = 1024
 // Hub holds the log lines of every app. It is safe for concurrent use.
 type Hub struct {
 	root     *os.Root
+	keep     Keep
 	sessions sessions
 	stop     context.CancelFunc
 	done     chan struct{}
@@ -46,9 +47,13 @@ type Hub struct {
 // ErrClosed is returned by a hub that was closed.
 var ErrClosed = errors.New("the log hub is closed")
 
-// Open opens the log store in dir, which it makes if need be. The directory
-// must have one user only.
-func Open(dir string) (*Hub, error) {
+// Open is OpenKeeping of DefaultKeep.
+func Open(dir string) (*Hub, error) { return OpenKeeping(dir, DefaultKeep) }
+
+// OpenKeeping opens the log store in dir, which it makes if need be. The
+// directory must have one user only. What keep leaves out is as in DefaultKeep.
+func OpenKeeping(dir string, keep Keep) (*Hub, error) {
+	keep = Keep{Lines: cmp.Or(keep.Lines, DefaultKeep.Lines), Time: cmp.Or(keep.Time, DefaultKeep.Time)}
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open log store: %w", err)
 	}
@@ -58,7 +63,7 @@ func Open(dir string) (*Hub, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	h := &Hub{
-		root: root, stop: stop, done: make(chan struct{}),
+		root: root, keep: keep, stop: stop, done: make(chan struct{}),
 		buffers: map[string]*list.Element{}, forgotten: map[string]time.Time{},
 	}
 	go h.sweep(ctx)
@@ -133,16 +138,35 @@ func (h *Hub) Recent(app string, f Filter, n int) ([]Line, error) {
 }
 
 // Subscribe follows an app's lines from now on. The caller must Close it.
-func (h *Hub) Subscribe(app string, f Filter) (*Tail, error) { return h.tail(app, f, ^uint64(0)) }
+func (h *Hub) Subscribe(app string, f Filter) (*Tail, error) { return h.tail(app, f, End()) }
 
 // Follow is Recent, of all lines that match and are kept, and Subscribe in
 // one: no line is missed or given twice. The caller must Close the tail.
 func (h *Hub) Follow(app string, f Filter) ([]Line, *Tail, error) {
-	return h.backlog(app, f, keepLines, 0)
+	return h.backlog(app, f, h.keep.Lines, 0)
 }
 
-// tail starts at line next; past the end means the end.
-func (h *Hub) tail(id string, f Filter, next uint64) (*Tail, error) {
+// Place is where a reader stands in an app's lines.
+type Place struct {
+	Next  uint64    // id of the next line it wants
+	Since time.Time // of the last line before
+}
+
+// End is the place behind the last line there is.
+func End() Place { return Place{Next: ^uint64(0), Since: time.Now()} }
+
+// Drain is a tail for a drain, which remembers its place and comes back to it:
+// a place past the end means the end. What was dropped before it came is told
+// as L10. The caller must Close it.
+func (h *Hub) Drain(app string, from Place) (*Tail, error) {
+	t, err := h.tail(app, Filter{}, from)
+	if err == nil {
+		t.overflow = drainOverflow
+	}
+	return t, err
+}
+
+func (h *Hub) tail(id string, f Filter, from Place) (*Tail, error) {
 	b, err := h.pin(id)
 	if err != nil {
 		return nil, err
@@ -153,16 +177,16 @@ func (h *Hub) tail(id string, f Filter, next uint64) (*Tail, error) {
 		h.unpin(b)
 		return nil, err
 	}
-	t := &Tail{hub: h, buffer: b, filter: f, wake: make(chan struct{}, 1), since: time.Now(), next: min(next, b.next)}
+	t := &Tail{hub: h, buffer: b, filter: f, overflow: tailOverflow, wake: make(chan struct{}, 1), since: from.Since, next: min(from.Next, b.next)}
 	b.tails[t] = struct{}{}
 	return t, nil
 }
 
-// backlog returns the last n lines that match among the last keepLines and
-// keepTime, and a tail that goes on behind them. After is the last line the
+// backlog returns the last n lines that match among those that are
+// promised to be kept, and a tail that goes on behind them. After is the last line the
 // reader already has: if it is one of ours, only lines behind it are given.
 func (h *Hub) backlog(app string, f Filter, n int, after uint64) ([]Line, *Tail, error) {
-	t, err := h.tail(app, f, ^uint64(0))
+	t, err := h.Subscribe(app, f)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -171,13 +195,13 @@ func (h *Hub) backlog(app string, f Filter, n int, after uint64) ([]Line, *Tail,
 		t.next = after + 1
 		return nil, t, nil
 	}
-	n = max(min(n, keepLines), 0)
-	reach := uint64(keepLines)
+	n = max(min(n, h.keep.Lines), 0)
+	reach := uint64(h.keep.Lines)
 	if n == 0 || f == (Filter{}) {
 		reach = uint64(n)
 	}
 	t.next = end - min(end-1, reach)
-	oldest := time.Now().Add(-keepTime)
+	oldest := time.Now().Add(-h.keep.Time)
 	var kept []Line
 	for t.next < end {
 		lines, _, err := t.read()

@@ -184,7 +184,7 @@ func TestKilledHub(t *testing.T) {
 		_ = cmd.Wait()
 	}
 	h := open(t, dir)
-	got := recent(t, h, Filter{}, keepLines)
+	got := recent(t, h, Filter{}, DefaultKeep.Lines)
 	if uint64(len(got)) < acked {
 		t.Fatalf("%d lines kept, %d acknowledged", len(got), acked)
 	}
@@ -232,7 +232,7 @@ func TestKeptIsBounded(t *testing.T) {
 		add(t, h, numbered("r1/app", "web.1", n, n+499))
 	}
 	got := recent(t, h, Filter{}, 1_000_000)
-	if len(got) != keepLines || got[0] != "app[web.1]: 58501" || got[keepLines-1] != "app[web.1]: 60000" {
+	if len(got) != DefaultKeep.Lines || got[0] != "app[web.1]: 58501" || got[DefaultKeep.Lines-1] != "app[web.1]: 60000" {
 		t.Fatalf("%d lines, %s … %s", len(got), got[0], got[len(got)-1])
 	}
 	if size, files := diskUse(t, dir); size > keepBytes+2*segmentBytes || files > 8 {
@@ -243,10 +243,10 @@ func TestKeptIsBounded(t *testing.T) {
 		long.Lines[i].Text = strings.Repeat("x", 10_000)
 	}
 	add(t, h, long)
-	if size, _ := diskUse(t, dir); size > keepLines*10_100+2*segmentBytes {
+	if size, _ := diskUse(t, dir); size > int64(DefaultKeep.Lines)*10_100+2*segmentBytes {
 		t.Fatalf("%d bytes of long lines", size)
 	}
-	if got := recent(t, h, Filter{}, 5000); len(got) != keepLines {
+	if got := recent(t, h, Filter{}, 5000); len(got) != DefaultKeep.Lines {
 		t.Fatalf("%d lines", len(got))
 	}
 }
@@ -321,11 +321,11 @@ func TestAWeekLaterNothingIsLeft(t *testing.T) {
 	dir := t.TempDir()
 	h := open(t, dir)
 	add(t, h, numbered("r1/app", "web.1", 1, 3))
-	h.sweepOnce(time.Now().Add(keepTime - time.Hour))
+	h.sweepOnce(time.Now().Add(DefaultKeep.Time - time.Hour))
 	if got := recent(t, h, Filter{}, 10); len(got) != 3 {
 		t.Fatalf("%d lines before the week was over", len(got))
 	}
-	h.sweepOnce(time.Now().Add(keepTime + time.Hour))
+	h.sweepOnce(time.Now().Add(DefaultKeep.Time + time.Hour))
 	if _, files := diskUse(t, dir); files != 0 {
 		t.Fatalf("%d files left", files)
 	}
@@ -336,7 +336,7 @@ func TestAWeekLaterNothingIsLeft(t *testing.T) {
 func TestOldLinesAreNotShown(t *testing.T) {
 	h := open(t, t.TempDir())
 	s := numbered("r1/app", "web.1", 1, 2)
-	s.Lines[0].Time = time.Now().Add(-keepTime - time.Minute)
+	s.Lines[0].Time = time.Now().Add(-DefaultKeep.Time - time.Minute)
 	add(t, h, s)
 	same(t, recent(t, h, Filter{}, 10), "app[web.1]: 2")
 }

@@ -31,8 +31,16 @@ type record struct {
 
 func (r record) time() time.Time { return time.UnixMicro(r.micros) }
 
-func (r record) line() Line {
-	return Line{ID: r.id, Time: r.time(), Source: string(r.source), Process: string(r.process), Text: string(r.text)}
+// line shares with last what it can.
+func (r record) line(last Line) Line {
+	l := Line{ID: r.id, Time: r.time(), Source: last.Source, Process: last.Process, Text: string(r.text)}
+	if l.Source != string(r.source) {
+		l.Source = string(r.source)
+	}
+	if l.Process != string(r.process) {
+		l.Process = string(r.process)
+	}
+	return l
 }
 
 // parse reads one line without its newline. Its slices point into b.

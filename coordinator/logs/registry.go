@@ -56,7 +56,7 @@ func (h *Hub) pin(app string) (*buffer, error) {
 	}
 	e := h.buffers[app]
 	if e == nil {
-		e = h.used.PushFront(&buffer{root: h.root, app: app, tails: map[*Tail]struct{}{}})
+		e = h.used.PushFront(&buffer{root: h.root, app: app, keep: h.keep, tails: map[*Tail]struct{}{}})
 		h.buffers[app] = e
 	} else {
 		h.used.MoveToFront(e)
@@ -132,7 +132,7 @@ func (h *Hub) Close() error {
 // sweepEvery is how often what is too old is looked for.
 const sweepEvery = time.Hour
 
-// sweep removes what nobody may read any more: lines past keepTime of apps
+// sweep removes what nobody may read any more: lines past their time of apps
 // that write no new ones, and sessions that were never used.
 func (h *Hub) sweep(ctx context.Context) {
 	defer close(h.done)
@@ -154,7 +154,7 @@ func (h *Hub) sweepOnce(now time.Time) {
 	h.sessions.mu.Unlock()
 	h.mu.Lock()
 	for app, at := range h.forgotten {
-		if now.Sub(at) > keepTime {
+		if now.Sub(at) > h.keep.Time {
 			delete(h.forgotten, app)
 		}
 	}
@@ -175,7 +175,7 @@ func (h *Hub) sweepOnce(now time.Time) {
 func (h *Hub) old(app string, now time.Time) bool {
 	files, _ := fs.ReadDir(h.root.FS(), app)
 	for _, f := range files {
-		if info, err := f.Info(); err == nil && now.Sub(info.ModTime()) > keepTime {
+		if info, err := f.Info(); err == nil && now.Sub(info.ModTime()) > h.keep.Time {
 			return true
 		}
 	}

@@ -72,8 +72,8 @@ func (b *buffer) drop(now time.Time) {
 	}
 	for len(b.segments) > 1 {
 		oldest, second := b.segments[0], b.segments[1]
-		enough := b.next-second.first >= keepLines && total-oldest.size >= keepBytes
-		if !enough && now.Sub(second.born) < keepTime {
+		enough := b.next-second.first >= uint64(b.keep.Lines) && total-oldest.size >= keepBytes
+		if !enough && now.Sub(second.born) < b.keep.Time {
 			return
 		}
 		_ = b.root.Remove(b.path(oldest.first)) // what stays behind is removed with the app
@@ -106,7 +106,7 @@ func (b *buffer) unload() {
 	b.file, b.segments, b.streams, b.loaded = nil, nil, nil, false
 }
 
-// expire removes what is past keepTime, the last segment too if nothing was
+// expire removes what is past its time, the last segment too if nothing was
 // written to it since and nobody watches.
 func (b *buffer) expire(now time.Time) error {
 	if len(b.segments) == 0 {
@@ -114,7 +114,7 @@ func (b *buffer) expire(now time.Time) error {
 	}
 	b.drop(now)
 	info, err := b.file.Stat()
-	if err != nil || now.Sub(info.ModTime()) < keepTime || len(b.tails) > 0 {
+	if err != nil || now.Sub(info.ModTime()) < b.keep.Time || len(b.tails) > 0 {
 		return err
 	}
 	b.unload()

@@ -23,6 +23,9 @@ type Tail struct {
 	filter Filter
 	wake   chan struct{} // 1: something was added since Next last looked
 	since  time.Time     // of the last line looked at
+	last   Line          // looked at: most have its source and process
+
+	overflow string // the line that says how many lines were missed, and since when
 
 	next   uint64 // id of the next line wanted
 	file   *os.File
@@ -30,9 +33,31 @@ type Tail struct {
 	offset int64
 }
 
+// What a tail, and a drain, is told when lines went before it could read them.
+const (
+	tailOverflow  = "Error L11 (Tail buffer overflow) -> This tail session dropped %d messages since %s."
+	drainOverflow = "Error L10 (output buffer overflow): %d messages dropped since %s."
+)
+
+// Overflow is the line by which a drain tells that lines were dropped. It takes
+// the place of line id.
+func Overflow(id uint64, dropped int, since time.Time) Line {
+	return lost(id, drainOverflow, uint64(dropped), since)
+}
+
+func lost(id uint64, form string, n uint64, since time.Time) Line {
+	return Line{
+		ID: id, Time: time.Now(), Source: manifold.SourceHeroku, Process: "logplex",
+		Text: fmt.Sprintf(form, n, since.UTC().Format(timeFormat)),
+	}
+}
+
+// Place is where the tail is: behind the lines it returned.
+func (t *Tail) Place() Place { return Place{t.next, t.since} }
+
 // chunkBytes is how much of a segment is read at once: more than the longest
 // record, which is a line whose every byte became U+FFFD.
-const chunkBytes = 64 << 10
+const chunkBytes = 128 << 10
 
 var chunks = sync.Pool{New: func() any { return new([chunkBytes]byte) }}
 
@@ -82,11 +107,7 @@ func (t *Tail) read() (lines []Line, more bool, err error) {
 		return nil, false, err
 	}
 	if missed > 0 {
-		lines = append(lines, Line{
-			ID: t.next - 1, Time: time.Now(), Source: manifold.SourceHeroku, Process: "logplex",
-			Text: fmt.Sprintf("Error L11 (Tail buffer overflow) -> This tail session dropped %d messages since %s.",
-				missed, t.since.UTC().Format(timeFormat)),
-		})
+		lines = append(lines, lost(t.next-1, t.overflow, missed, t.since))
 	}
 	if t.next >= end {
 		return lines, false, nil
@@ -113,7 +134,8 @@ func (t *Tail) read() (lines []Line, more bool, err error) {
 		}
 		t.next, t.since = r.id+1, r.time()
 		if t.filter.match(r.source, r.process) {
-			lines = append(lines, r.line())
+			t.last = r.line(t.last)
+			lines = append(lines, t.last)
 		}
 	}
 	return lines, t.next < end, nil

@@ -42,7 +42,7 @@ func TestSlowTailIsToldWhatItMissed(t *testing.T) {
 			seen++
 		}
 	}
-	if seen+missed != total || missed == 0 || seen < keepLines {
+	if seen+missed != total || missed == 0 || seen < DefaultKeep.Lines {
 		t.Fatalf("%d seen, %d missed", seen, missed)
 	}
 }

@@ -125,6 +125,7 @@ var resources = []func(*api) routes{
 	collaboratorRoutes,
 	configRoutes,
 	domainRoutes,
+	drainRoutes,
 	dynoRoutes,
 	emptyRoutes,
 	featureRoutes,

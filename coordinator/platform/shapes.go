@@ -178,6 +178,13 @@ func featureObject(app manifold.App, f manifold.Feature) object {
 	}
 }
 
+func drainObject(d manifold.Drain) object {
+	return object{
+		"id": d.ID, "url": d.URL, "token": d.Token, "addon": nil, "extended": object{"drain_id": d.ID},
+		"created_at": when(d.CreatedAt), "updated_at": when(d.UpdatedAt),
+	}
+}
+
 func collaboratorObject(app manifold.App, user manifold.User, role string, since time.Time) object {
 	return object{
 		"id": fixedID("collaborator", app.ID+"/"+user.ID), "app": appRef(app), "role": role,

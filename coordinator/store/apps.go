@@ -140,7 +140,8 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 	return app, err
 }
 
-// DeleteApp removes an app with all its releases, its formation and its slugs.
+// DeleteApp removes an app with all its releases, its formation, its drains and its
+// slugs.
 // Its placements stay: the scheduler retires those whose app is gone.
 func (s *Store) DeleteApp(ctx context.Context, id string) error {
 	err := s.transact(ctx, func(t *tx) error {
@@ -166,6 +167,7 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 			t.remove(key("domains", d.Hostname))
 		}
 		t.remove(phaseKey(id))
+		t.remove(drainsKey(id))
 		t.removeUnder(key("releases", id, ""))
 		t.removeUnder(key("configs", id, ""))
 		t.remove(auditHead(id))

@@ -40,6 +40,7 @@ var (
 //	configs/APP/0000000001    config vars, sealed
 //	phases/APP                the release whose command runs, while it does
 //	formations/APP            the whole formation
+//	drains/APP                its log drains, sealed
 //	slugs/SLUG                slug
 //	deleted/APP               slugs still to be removed after their app
 //	placements/ASSIGNMENT     placement; environment sealed

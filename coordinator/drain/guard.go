@@ -1,0 +1,67 @@
+package drain
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+)
+
+// Guard says where drains may lead. A URL is a stranger's, and so is what its
+// name resolves to: each address is looked at when it is about to be dialled.
+// Never allowed are multicast and link-local addresses (where clouds keep
+// their hosts' credentials), Nets, and the platform's own Ports; the host's own
+// addresses only if Loopback.
+type Guard struct {
+	Loopback bool
+	Ports    []int          // the platform's doors, on whatever address of this host
+	Nets     []netip.Prefix // dynos
+}
+
+// forbiddenError is for the drain's owner.
+type forbiddenError struct{ why string }
+
+func (e *forbiddenError) Error() string { return e.why }
+
+func (g Guard) check(addr netip.AddrPort) error {
+	ip := addr.Addr().Unmap().WithZone("")
+	within := func(p netip.Prefix) bool { return p.Contains(ip) }
+	switch {
+	case ip.IsUnspecified(), ip.IsMulticast(), ip.IsLinkLocalUnicast(), slices.ContainsFunc(g.Nets, within):
+		return &forbiddenError{fmt.Sprintf("it leads to %s, which is no address of a log server", ip)}
+	case !ours(ip):
+		return nil
+	case !g.Loopback:
+		return &forbiddenError{fmt.Sprintf("it leads to %s, which is this platform's own host (MANIFOLD_DRAIN_LOOPBACK=true lets drains lead there)", ip)}
+	case slices.Contains(g.Ports, int(addr.Port())):
+		return &forbiddenError{fmt.Sprintf("it leads to port %d of this host, which is the platform's own", addr.Port())}
+	}
+	return nil
+}
+
+// ours says whether an address is this host's. When that cannot be known it is.
+func ours(ip netip.Addr) bool {
+	if ip.IsLoopback() {
+		return true
+	}
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return true
+	}
+	return slices.ContainsFunc(all, func(a net.Addr) bool {
+		p, err := netip.ParsePrefix(a.String())
+		return err == nil && p.Addr().Unmap() == ip
+	})
+}
+
+// dialer connects to what the guard lets pass.
+func (g Guard) dialer() *net.Dialer {
+	return &net.Dialer{Timeout: connectTime, Control: func(_, address string, _ syscall.RawConn) error {
+		addr, err := netip.ParseAddrPort(address)
+		if err != nil {
+			return err
+		}
+		return g.check(addr)
+	}}
+}
