@@ -33,6 +33,7 @@ const maxLoaded = 1024
 type Hub struct {
 	root     *os.Root
 	keep     Keep
+	stuck    time.Duration // stuckReader, but in tests
 	sessions sessions
 	stop     context.CancelFunc
 	done     chan struct{}
@@ -63,7 +64,7 @@ func OpenKeeping(dir string, keep Keep) (*Hub, error) {
 	}
 	ctx, stop := context.WithCancel(context.Background())
 	h := &Hub{
-		root: root, keep: keep, stop: stop, done: make(chan struct{}),
+		root: root, keep: keep, stuck: stuckReader, stop: stop, done: make(chan struct{}),
 		buffers: map[string]*list.Element{}, forgotten: map[string]time.Time{},
 	}
 	go h.sweep(ctx)

@@ -142,7 +142,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	e := events{w: w, flush: http.NewResponseController(w)}
+	e := events{w: w, flush: http.NewResponseController(w), stuck: h.stuck}
 	if err := e.send(lines); err != nil {
 		return
 	}
@@ -172,6 +172,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 type events struct {
 	w     io.Writer
 	flush *http.ResponseController
+	stuck time.Duration
 	buf   bytes.Buffer
 }
 
@@ -207,7 +208,7 @@ func (e *events) rest(t *Tail) error {
 }
 
 func (e *events) write(b []byte) error {
-	_ = e.flush.SetWriteDeadline(time.Now().Add(stuckReader)) // a writer without deadlines is a test's
+	_ = e.flush.SetWriteDeadline(time.Now().Add(e.stuck)) // a writer without deadlines is a test's
 	if _, err := e.w.Write(b); err != nil {
 		return err
 	}

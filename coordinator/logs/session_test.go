@@ -3,6 +3,7 @@ package logs
 import (
 	"bufio"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -231,4 +232,99 @@ func TestSessionShowsOneAppOnly(t *testing.T) {
 	if w := get(t, h, h.NewSession("other", 10, true, "", ""), ""); w.Code != 404 {
 		t.Fatal(w.Code)
 	}
+}
+
+// A reader that stops reading is let go of, and costs no writer and no other
+// reader anything meanwhile.
+func TestReaderThatStopsReading(t *testing.T) {
+	h := open(t, t.TempDir())
+	h.stuck = 300 * time.Millisecond
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	token := h.NewSession(appA, 0, true, "", "")
+	res, err := http.Get(srv.URL + "/streams/" + token) // and no more of it is read
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	other, err := h.Subscribe(appA, Filter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	const total = 60_000
+	text := strings.Repeat("x", 1000)
+	for n, seen := uint64(1), uint64(0); n <= total; n += 500 {
+		s := numbered("r1/app", "web.1", n, n+499)
+		for i := range s.Lines {
+			s.Lines[i].Text = text
+		}
+		add(t, h, s)
+		for seen < n+499 {
+			lines, err := other.Next(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, l := range lines {
+				if seen++; l.ID != seen {
+					t.Fatalf("line %d where %d should be: %.80s", l.ID, seen, l.Text)
+				}
+			}
+		}
+	}
+	open := func() int {
+		h.sessions.mu.Lock()
+		defer h.sessions.mu.Unlock()
+		return h.sessions.byToken[token].open
+	}
+	for deadline := time.Now().Add(20 * time.Second); open() > 0; <-time.After(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the stream is served still")
+		}
+	}
+}
+
+// A client that comes back with an id whose next lines are gone is told how many
+// it missed, and gets the rest.
+func TestStaleEventID(t *testing.T) {
+	h := open(t, t.TempDir())
+	const total = 20_000
+	text := strings.Repeat("x", 1000)
+	for n := uint64(1); n <= total; n += 500 {
+		s := numbered("r1/app", "web.1", n, n+499)
+		for i := range s.Lines {
+			s.Lines[i].Text = text
+		}
+		add(t, h, s)
+	}
+	token := h.NewSession(appA, 10, false, "", "")
+	events, _ := parseEvents(t, get(t, h, token, "5").Body.String())
+	missed := 0
+	_, note, _ := strings.Cut(events[0].data, "This tail session dropped ")
+	if _, err := fmt.Sscan(note, &missed); err != nil || missed == 0 || missed+len(events)-1 != total-5 {
+		t.Errorf("%d events, the first %q; want %d lines together", len(events), events[0].data, total-5)
+	}
+	if last := events[len(events)-1].id; last != strconv.Itoa(total) {
+		t.Errorf("the last id is %s", last)
+	}
+	for _, id := range []string{"0", "99999999999999999999999", "1e3", " 7"} { // none of ours: as if it came first
+		if events, _ := parseEvents(t, get(t, h, token, id).Body.String()); len(events) != 10 {
+			t.Errorf("id %q: %d events", id, len(events))
+		}
+	}
+	if events, _ := parseEvents(t, get(t, h, token, strconv.Itoa(total)).Body.String()); len(events) != 0 && events[0].id == "" {
+		t.Errorf("the newest id: %v", events)
+	}
+}
+
+func TestKeepIsASetting(t *testing.T) {
+	h, err := OpenKeeping(t.TempDir(), Keep{Lines: 7, Time: time.Hour})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	s := numbered("r1/app", "web.1", 1, 20)
+	s.Lines[15].Time = time.Now().Add(-2 * time.Hour)
+	add(t, h, s)
+	same(t, recent(t, h, Filter{}, 1500), "app[web.1]: 14", "app[web.1]: 15", "app[web.1]: 17", "app[web.1]: 18", "app[web.1]: 19", "app[web.1]: 20")
 }

@@ -40,7 +40,7 @@ func TestDrainsThatCannotBe(t *testing.T) {
 	r := newRig(t)
 	r.app("drained")
 	for body, words := range map[string]string{
-		``: "JSON", `{}`: "missing", `{"url":7}`: "", `{"url":"ftp://h"}`: "must begin with", `{"url":"syslog://h"}`: "port",
+		``: "missing", `{}`: "missing", `{"url":7}`: "", `{"url":"ftp://h"}`: "must begin with", `{"url":"syslog://h"}`: "port",
 		`{"url":"https://` + strings.Repeat("x", 3000) + `/"}`: "too long", `{"url":"http://h/\r\nX: y"}`: "escaped",
 	} {
 		if got := r.send("POST", "/apps/drained/log-drains", body); got.status/100 != 4 || !strings.Contains(got.text, words) {

@@ -41,14 +41,19 @@ func TestDrains(t *testing.T) {
 	}
 	_, err = s.RemoveDrain(t.Context(), other.ID, d.Token)
 	wantErr(t, "another app's drain", err, ErrNotFound)
-	for _, name := range []string{d.ID, d.Token, d.URL} {
-		if got := must(s.RemoveDrain(t.Context(), app.ID, name))(t); got.ID != d.ID {
-			t.Errorf("removed %v by %s", got, name)
+	for _, name := range []func(manifold.Drain) string{
+		func(d manifold.Drain) string { return d.ID },
+		func(d manifold.Drain) string { return d.Token },
+		func(d manifold.Drain) string { return d.URL },
+	} {
+		if got := must(s.RemoveDrain(t.Context(), app.ID, name(d)))(t); got != d {
+			t.Errorf("removed %v by %s", got, name(d))
 		}
-		d = must(s.AddDrain(t.Context(), app.ID, d.URL))(t)
-		if name == d.Token {
+		again := must(s.AddDrain(t.Context(), app.ID, d.URL))(t)
+		if again.Token == d.Token {
 			t.Error("a drain that was added again has its old token")
 		}
+		d = again
 	}
 	if err := s.DeleteApp(t.Context(), app.ID); err != nil {
 		t.Fatal(err)
