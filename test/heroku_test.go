@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -99,32 +101,10 @@ func TestHerokuCLI(t *testing.T) {
 
 	before := dynoIDs(t, p, name)
 	s.run("ps:restart worker.1", "Restarting")
-	platform.Eventually(t, 90*time.Second, func() error {
-		if err := dynosUp(t, p, name, "web.1", "web.2", "worker.1"); err != nil {
-			return err
-		}
-		now := dynoIDs(t, p, name)
-		if now["worker.1"] == before["worker.1"] {
-			return fmt.Errorf("worker.1 is still the same dyno")
-		}
-		if now["web.1"] != before["web.1"] || now["web.2"] != before["web.2"] {
-			t.Fatal("ps:restart worker.1 restarted web dynos")
-		}
-		return nil
-	})
+	platform.Eventually(t, 90*time.Second, func() error { return dynosReplaced(t, p, name, before, "worker.1") })
 	before = dynoIDs(t, p, name)
 	s.run("ps:restart", "Restarting")
-	platform.Eventually(t, 90*time.Second, func() error {
-		if err := dynosUp(t, p, name, "web.1", "web.2", "worker.1"); err != nil {
-			return err
-		}
-		for dyno, id := range dynoIDs(t, p, name) {
-			if before[dyno] == id {
-				return fmt.Errorf("%s is still the same dyno", dyno)
-			}
-		}
-		return nil
-	})
+	platform.Eventually(t, 90*time.Second, func() error { return dynosReplaced(t, p, name, before, "web.1", "web.2", "worker.1") })
 
 	s.run("config:set COLOUR=green", "COLOUR: green", "v4")
 	p.Answers(t, name, "/", "one green")
@@ -217,6 +197,24 @@ func dynosUp(t *testing.T, p *platform.Instance, app string, names ...string) er
 	}
 	if len(want) > 0 {
 		return fmt.Errorf("dynos %v are missing", want)
+	}
+	return nil
+}
+
+// dynosReplaced says whether of the dynos in before exactly these are others
+// now, and all are up.
+func dynosReplaced(t *testing.T, p *platform.Instance, app string, before map[string]string, names ...string) error {
+	t.Helper()
+	if err := dynosUp(t, p, app, slices.Collect(maps.Keys(before))...); err != nil {
+		return err
+	}
+	for dyno, id := range dynoIDs(t, p, app) {
+		switch replaced := before[dyno] != id; {
+		case replaced && !slices.Contains(names, dyno):
+			t.Fatalf("%s is another dyno; only %v should be", dyno, names)
+		case !replaced && slices.Contains(names, dyno):
+			return fmt.Errorf("%s is still the same dyno", dyno)
+		}
 	}
 	return nil
 }

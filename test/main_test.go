@@ -26,6 +26,11 @@ func TestMain(m *testing.M) {
 			return 1
 		}
 		code := m.Run()
+		fmt.Println("measured:", platform.Schema.Report())
+		for _, v := range platform.Schema.Violations() {
+			fmt.Println("against Heroku's schema:", v)
+			code = 1
+		}
 		if shared.Instance != nil {
 			if err := shared.Stop(); err != nil {
 				fmt.Fprintln(os.Stderr, "end-to-end tests: the shared platform:", err)

@@ -173,7 +173,7 @@ func domainObject(app manifold.App, d manifold.Domain, kind string, target any) 
 func featureObject(app manifold.App, f manifold.Feature) object {
 	return object{
 		"id": fixedID("feature", f.Name), "name": f.Name, "display_name": f.Name, "description": f.Description,
-		"enabled": app.Feature(f.Name), "state": "general", "doc_url": "", "feedback_email": nil,
+		"enabled": app.Feature(f.Name), "state": "general", "doc_url": "", "feedback_email": "",
 		"created_at": when(app.CreatedAt), "updated_at": when(app.UpdatedAt),
 	}
 }

@@ -7,7 +7,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log"
+	"net"
 	"net/http"
+	"net/http/httputil"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"manifold/test/hyperschema"
 )
 
 // Eventually polls until check is content, and fails the test if it is not
@@ -35,7 +40,39 @@ func Eventually(t testing.TB, limit time.Duration, check func() error) time.Dura
 }
 
 // Loopback is how tests reach the platform: never through a proxy.
-var Loopback = &http.Client{Timeout: 90 * time.Second, Transport: &http.Transport{Proxy: nil, MaxIdleConnsPerHost: 32}}
+// What passes is held against Heroku's description of its API.
+var Loopback = &http.Client{Timeout: 90 * time.Second, Transport: Schema.Watch(&http.Transport{Proxy: nil, MaxIdleConnsPerHost: 32})}
+
+// Schema has seen every answer of the Platform API that the tests of this
+// process asked for, by Loopback or by the heroku CLI.
+var Schema = func() *hyperschema.Schema {
+	s, err := hyperschema.Load(root)
+	if err != nil {
+		panic(err)
+	}
+	return s
+}()
+
+// watched is the API's address for a client that is a program: a forwarder
+// that lets Schema see the answers. It ends with this process.
+func (p *Instance) watched(t testing.TB) string {
+	t.Helper()
+	p.forward.Do(func() {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		forwarder := &httputil.ReverseProxy{
+			Rewrite:       func(r *httputil.ProxyRequest) { r.Out.URL.Scheme, r.Out.URL.Host = "http", p.API },
+			Transport:     Loopback.Transport,
+			FlushInterval: -1,
+			ErrorLog:      log.New(io.Discard, "", 0), // a CLI that went away
+		}
+		go http.Serve(l, forwarder)
+		p.watchedAPI = fmt.Sprintf("localhost:%d", l.Addr().(*net.TCPAddr).Port)
+	})
+	return p.watchedAPI
+}
 
 // Call does a Platform API request with the first user's token and decodes a
 // 2xx answer into reply.
@@ -290,7 +327,9 @@ func (p *Instance) Visit(app, path string) (status int, body string, err error) 
 	if err != nil {
 		return 0, "", err
 	}
-	req.Host = app + ".localhost"
+	if req.Host = app; !strings.Contains(app, ".") {
+		req.Host += ".localhost"
+	}
 	res, err := Loopback.Do(req)
 	if err != nil {
 		return 0, "", err
@@ -375,7 +414,11 @@ func (p *Instance) HerokuCommand(ctx context.Context, t testing.TB, dir string, 
 	cmd := exec.CommandContext(ctx, filepath.Join(Cache, "heroku-11.10.0", "heroku"), args...)
 	cmd.Dir = dir
 	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+p.Dir, "GIT_CONFIG_GLOBAL="+filepath.Join(p.Dir, "gitconfig"), "FORCE_COLOR=0")
+	watched := p.watched(t)
 	for name, value := range p.ClientEnv(t) {
+		if name == "HEROKU_HOST" {
+			value = "http://" + watched
+		}
 		cmd.Env = append(cmd.Env, name+"="+value)
 	}
 	return cmd

@@ -33,6 +33,9 @@ type Instance struct {
 	hold   *os.File
 	out    Buffer
 
+	forward    sync.Once
+	watchedAPI string
+
 	mu     sync.Mutex
 	cmd    *exec.Cmd
 	ended  chan struct{} // closed when cmd has ended
