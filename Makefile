@@ -9,6 +9,7 @@ export CGO_ENABLED := 0
 export MANIFOLD_CACHE ?= /var/cache/manifold
 export MANIFOLD_TEST_STACKS ?= $(MANIFOLD_CACHE)/stacks
 
+BIN     := bin
 VERSION := $(shell git describe --always --dirty 2>/dev/null || echo unversioned)
 BUILD   := go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 
@@ -34,7 +35,37 @@ run: packages build ## Run the platform on this machine, push the sample app to 
 .PHONY: build
 build: ## Build the three programs into bin/
 	@go generate ./isolation
-	@$(BUILD) -o bin/ ./cmd/...
+	@$(BUILD) -o $(BIN)/ ./cmd/...
+
+# Where `make install` puts things. Units lie where systemd looks for them with
+# either usual PREFIX: systemd.unit(5), sysusers.d(5).
+DESTDIR :=
+PREFIX  := /usr/local
+
+.PHONY: install
+install: build ## Put programs, units, settings, completion and docs in place (DESTDIR, PREFIX)
+	@install -Dt '$(DESTDIR)$(PREFIX)/bin' $(BIN)/manifold $(BIN)/manifold-agent $(BIN)/manifold-coordinator
+	@install -Dm644 -t '$(DESTDIR)$(PREFIX)/lib/systemd/system' cmd/units/manifold*.{service,socket,slice}
+	@sed -i 's,/usr/\(bin\|share\)/,$(PREFIX)/\1/,' '$(DESTDIR)$(PREFIX)'/lib/systemd/system/manifold-*.service
+	@install -Dm644 cmd/units/manifold.sysusers '$(DESTDIR)$(PREFIX)/lib/sysusers.d/manifold.conf'
+	@for f in cmd/units/etc/*.env; do \
+		[ -e "$(DESTDIR)/etc/manifold/$${f##*/}" ] || install -Dm600 -t '$(DESTDIR)/etc/manifold' $$f; done
+	@$(BIN)/manifold completion bash | install -Dm644 /dev/stdin '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/manifold'
+	@install -Dm644 -t '$(DESTDIR)$(PREFIX)/share/doc/manifold' README.md docs/*.md
+	@[ -n '$(DESTDIR)' ] || echo 'Installed. Next: systemd-sysusers && systemctl daemon-reload, then $(PREFIX)/share/doc/manifold/hosts.md'
+
+# Sorts by age: that of the commit.
+DEB_VERSION := 0.$(shell git log -1 --format=%cd --date=format:%Y%m%d.%H%M%S 2>/dev/null || echo 0)+$(VERSION)
+DEB         := $(BIN)/manifold.deb
+
+.PHONY: deb
+deb: ## Build a Debian package of it all: bin/manifold.deb
+	@root=$$(mktemp -d); chmod 755 "$$root"; trap 'rm -rf "$$root"' EXIT; \
+	$(MAKE) install DESTDIR="$$root" PREFIX=/usr; \
+	mkdir "$$root/DEBIAN"; cp cmd/units/deb/* "$$root/DEBIAN/"; \
+	(cd "$$root" && find etc -type f -printf '/%p\n') >"$$root/DEBIAN/conffiles"; \
+	sed -i -e 's/@VERSION@/$(DEB_VERSION)/' -e "s/@SIZE@/$$(du -sk "$$root" | cut -f1)/" "$$root/DEBIAN/control"; \
+	dpkg-deb --root-owner-group -Zzstd -z3 --build "$$root" '$(DEB)'
 
 .PHONY: packages
 packages: ## Install the Debian packages that running needs, if any is missing

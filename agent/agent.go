@@ -23,6 +23,7 @@
 //	examine.go    the doctor's facts
 //	evidence.go   what is kept of a run that ended
 //	eyes.go       what an SRE is shown at the door (package door); teardown.go
+//	notify.go     what systemd is told; pulse.go which loops make progress
 package agent
 
 import (
@@ -68,8 +69,10 @@ type agent struct {
 
 	ctx     context.Context // ends when the agent does
 	work    sync.WaitGroup  // everything started on ctx
-	starts  chan struct{}   // bounds boxes being built at once
-	changed chan struct{}   // something to observe
+	pulse   *pulse
+	heard   atomic.Bool   // the coordinator took the last observation
+	starts  chan struct{} // bounds boxes being built at once
+	changed chan struct{} // something to observe
 
 	mu       sync.Mutex
 	id       manifold.Identity
@@ -118,7 +121,7 @@ func newAgent(cfg Config, h home, boot string) *agent {
 		shelf: shelf{h.dynos(), cfg.Log}, morgue: morgue{h.autopsies(), cfg.Log}, uplink: newUplink(),
 		ended: why.NewStore(h.ended()), releases: why.NewReleases(h.releases()),
 		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
-		changed: make(chan struct{}, 1),
+		changed: make(chan struct{}, 1), pulse: newPulse(),
 		drivers: map[string]*driver{}, execs: map[string]bool{},
 	}
 }
@@ -135,6 +138,7 @@ func (a *agent) run(ctx context.Context) error {
 	defer stop()
 	a.ctx = ctx
 	a.ship = newShipper(a.shelf, a.up, a.log)
+	a.ship.pulse = a.pulse
 	tail, err := newTail(a.ship.touch, a.ship.touchAll)
 	if err != nil {
 		a.log.Warn("logs are followed by polling only", "error", err)
@@ -142,7 +146,7 @@ func (a *agent) run(ctx context.Context) error {
 		a.ship.tail = tail
 		a.work.Go(func() { tail.run(ctx) })
 	}
-	socket, err := door.Listen(a.cfg.Run)
+	socket, err := door.Listen(a.cfg.Run, a.log)
 	if err != nil {
 		return err
 	}
@@ -157,7 +161,7 @@ func (a *agent) run(ctx context.Context) error {
 	a.work.Go(func() { a.ship.run(ctx) })
 	a.work.Go(func() { a.join(ctx); a.follow(ctx) })
 	a.work.Go(func() { a.observe(ctx) })
-	a.work.Go(func() { a.every(ctx, reconcileEvery, func() { a.thawOverdue(); a.reconcile() }) })
+	a.work.Go(func() { a.every(ctx, "reconciliation", reconcileEvery, func() { a.thawOverdue(); a.reconcile() }) })
 	a.work.Go(func() { a.collectImages(ctx) })
 	a.work.Go(func() { a.notifySystemd(ctx) })
 	torndown := make(chan struct{})
@@ -205,8 +209,9 @@ func (a *agent) reach(point string) {
 // reconcileEvery repairs what a full mailbox or a failed effect left undone.
 const reconcileEvery = 5 * time.Second
 
-func (a *agent) every(ctx context.Context, d time.Duration, do func()) {
-	for sleep(ctx, d) {
+func (a *agent) every(ctx context.Context, loop string, d time.Duration, do func()) {
+	defer a.pulse.end(loop)
+	for a.pulse.beat(loop); sleep(ctx, d); a.pulse.beat(loop) {
 		do()
 	}
 }

@@ -101,8 +101,12 @@ func (d *driver) run(ctx context.Context) {
 	defer cancel()
 	sample := time.NewTicker(d.a.sampleEvery)
 	defer sample.Stop()
+	loop := "dyno " + d.assignment.AppName + "/" + d.assignment.Dyno + " " + d.assignment.ID
+	defer d.a.pulse.end(loop)
+	d.a.pulse.beat(loop)
 	d.resume(ctx)
 	for d.rec.Dyno.State != supervisor.Gone {
+		d.a.pulse.beat(loop)
 		select {
 		case <-ctx.Done():
 			return

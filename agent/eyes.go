@@ -24,13 +24,14 @@ func (a *agent) Health() door.Health {
 	return door.Health{Status: "ok", Host: a.id.ID, Dynos: len(a.drivers), Revision: a.applied, LogsDropped: dropped}
 }
 
-// Alive takes the lock that every loop needs: one that hangs shows.
+// Alive takes the lock that every loop needs and looks at their pulse: one
+// that hangs shows.
 func (a *agent) Alive(ctx context.Context) error {
 	got := make(chan string, 1)
 	go func() { got <- a.identity().ID }() // an agent that never gets the lock is killed by its watchdog
 	select {
 	case <-got:
-		return nil
+		return a.pulse.check()
 	case <-ctx.Done():
 		return ctx.Err()
 	case <-time.After(5 * time.Second):

@@ -31,7 +31,9 @@ func (a *agent) observe(ctx context.Context) {
 	tick := time.NewTicker(observeEvery)
 	defer tick.Stop()
 	away := false
+	defer a.pulse.end("observation")
 	for {
+		a.pulse.beat("observation")
 		select {
 		case <-ctx.Done():
 			return
@@ -41,7 +43,9 @@ func (a *agent) observe(ctx context.Context) {
 				return
 			}
 		}
-		if err := a.observeOnce(ctx); err == nil {
+		err := a.observeOnce(ctx)
+		a.heard.Store(err == nil)
+		if err == nil {
 			away = false
 		} else if ctx.Err() == nil {
 			a.log.Log(ctx, firstTime(&away), "the coordinator does not hear from this host, trying again", "error", err)

@@ -38,6 +38,7 @@ type shipper struct {
 	up    coordinator
 	tail  *tail // nil: only the sweep and say find lines
 	log   *slog.Logger
+	pulse *pulse
 
 	mu      sync.Mutex
 	runs    map[string]*runLog // by run id
@@ -49,7 +50,7 @@ type shipper struct {
 }
 
 func newShipper(s shelf, up coordinator, log *slog.Logger) *shipper {
-	return &shipper{shelf: s, up: up, log: log, runs: map[string]*runLog{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1)}
+	return &shipper{shelf: s, up: up, log: log, pulse: newPulse(), runs: map[string]*runLog{}, dirty: map[string]bool{}, wake: make(chan struct{}, 1)}
 }
 
 // open makes a run known, so that lines can be said of it and its log is
@@ -168,7 +169,9 @@ func (s *shipper) run(ctx context.Context) {
 	sweep := time.NewTicker(sweepEvery)
 	defer sweep.Stop()
 	pause := backoff{first: 500 * time.Millisecond, last: 10 * time.Second}
+	defer s.pulse.end("log shipping")
 	for {
+		s.pulse.beat("log shipping")
 		select {
 		case <-ctx.Done():
 			return
@@ -180,6 +183,7 @@ func (s *shipper) run(ctx context.Context) {
 			}
 		}
 		for s.ship(ctx) {
+			s.pulse.beat("log shipping")
 			pause.reset()
 		}
 		s.enforceBounds(time.Now())

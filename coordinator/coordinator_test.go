@@ -285,7 +285,7 @@ func TestSystemdIsNotified(t *testing.T) {
 	r.start()
 	must(t, r.stop())
 	must(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
-	for _, want := range []string{"READY=1", "STOPPING=1"} {
+	for _, want := range []string{"READY=1\nSTATUS=serves", "WATCHDOG=1\nSTATUS=serves; hosts that joined: 0", "STOPPING=1\nSTATUS=ends; dynos and routers go on"} {
 		buf := make([]byte, 100)
 		n, err := conn.Read(buf)
 		must(t, err)

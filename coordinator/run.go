@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/daemon"
 	"golang.org/x/sync/errgroup"
 
 	"manifold/coordinator/git"
@@ -64,17 +63,9 @@ func (r *rooms) run(ctx context.Context) error {
 	if r.cfg.Ready != nil {
 		r.cfg.Ready(addresses)
 	}
-	notify(r.cfg.Log, daemon.SdNotifyReady)
+	parts.Go(func() error { r.notify(ctx); return nil })
 	<-ctx.Done()
-	notify(r.cfg.Log, daemon.SdNotifyStopping)
 	return parts.Wait()
-}
-
-// notify tells systemd, where we run under it.
-func notify(log *slog.Logger, state string) {
-	if _, err := daemon.SdNotify(false, state); err != nil {
-		log.Warn("could not notify systemd", "err", err)
-	}
 }
 
 // front is what the API's addresses answer: git for /<app>.git/…, log streams,
@@ -116,9 +107,7 @@ func (r *rooms) front() (http.Handler, error) {
 
 // health answers 200 while the store does.
 func (r *rooms) health(w http.ResponseWriter, req *http.Request) {
-	ctx, cancel := context.WithTimeout(req.Context(), 2*time.Second)
-	defer cancel()
-	if _, err := r.store.Hosts(ctx); err != nil {
+	if _, err := r.hosts(req.Context()); err != nil {
 		r.cfg.Log.Error("not healthy: the store does not answer", "err", err)
 		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
 		return

@@ -75,6 +75,11 @@ func (h *Host) newScratch(dir string, size manifold.Size, owner int) (*os.File, 
 			mount.Close()
 			return nil, fmt.Errorf("prepare writable layer: %w", err)
 		}
+		// The mode is that of the dyno's /, whatever umask the agent has.
+		if err := unix.Fchmodat(int(mount.Fd()), name, 0o755, 0); err != nil {
+			mount.Close()
+			return nil, fmt.Errorf("prepare writable layer: %w", err)
+		}
 		if err := unix.Fchownat(int(mount.Fd()), name, owner, owner, unix.AT_SYMLINK_NOFOLLOW); err != nil {
 			mount.Close()
 			return nil, fmt.Errorf("prepare writable layer: %w", err)

@@ -72,7 +72,7 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{agent: &fakeAgent{}, dir: t.TempDir(), served: make(chan bool, 1)}
-	l, err := Listen(r.dir)
+	l, err := Listen(r.dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -226,26 +226,26 @@ func TestAuditLogIsBounded(t *testing.T) {
 
 func TestSocketOfAnotherIsNotTaken(t *testing.T) {
 	dir := t.TempDir()
-	l, err := Listen(dir)
+	l, err := Listen(dir, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(SocketPath(dir)); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("the socket: %v, %v", info.Mode(), err)
 	}
-	if _, err := Listen(dir); err == nil || !strings.Contains(err.Error(), "another agent answers") {
+	if _, err := Listen(dir, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "another agent answers") {
 		t.Errorf("a second listener got %v", err)
 	}
 	l.(*net.UnixListener).SetUnlinkOnClose(false)
 	l.Close()
-	if l, err = Listen(dir); err != nil { // a dead agent's socket
+	if l, err = Listen(dir, slog.New(slog.DiscardHandler)); err != nil { // a dead agent's socket
 		t.Fatal(err)
 	}
 	l.Close()
 	if err := os.WriteFile(SocketPath(dir), []byte("precious"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Listen(dir); err == nil || !strings.Contains(err.Error(), "is not a socket") {
+	if _, err := Listen(dir, slog.New(slog.DiscardHandler)); err == nil || !strings.Contains(err.Error(), "is not a socket") {
 		t.Errorf("a file in its place: %v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"os/user"
@@ -13,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,10 +24,14 @@ const Group = "manifold"
 // SocketPath is the socket's place below $MANIFOLD_RUN.
 func SocketPath(run string) string { return filepath.Join(run, "agent.sock") }
 
-// Listen opens the socket in run, which it makes if missing. A socket nobody
-// answers on is a dead agent's and is taken over; a living agent's, or
-// anything that is no socket, is left alone.
-func Listen(run string) (net.Listener, error) {
+// Listen opens the socket in run, which it makes if missing, or takes over the
+// one that systemd holds there. A socket nobody answers on is a dead agent's
+// and is taken over; a living agent's, or anything that is no socket, is left
+// alone.
+func Listen(run string, log *slog.Logger) (net.Listener, error) {
+	if l := inherited(SocketPath(run), log); l != nil {
+		return l, nil
+	}
 	l, err := listen(run)
 	if err != nil {
 		return nil, fmt.Errorf("open the agent's socket: %w", err)
@@ -59,6 +65,29 @@ func listen(run string) (net.Listener, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// inherited is the socket at path on which systemd listens for us
+// (sd_listen_fds(3)), or nil. It stays systemd's, mode and file: who knocks
+// while the agent restarts waits for the next one.
+func inherited(path string, log *slog.Logger) net.Listener {
+	listeners, err := activation.Listeners()
+	if err != nil {
+		log.Warn("systemd's sockets cannot be taken over", "error", err)
+	}
+	var found net.Listener
+	for _, l := range listeners {
+		switch {
+		case l == nil: // no stream socket
+		case l.Addr().Network() == "unix" && l.Addr().String() == path && found == nil:
+			found = l
+		default:
+			log.Warn("systemd listens where the agent's socket is not to be; let ListenStream= of manifold-agent.socket and MANIFOLD_RUN agree",
+				"systemd", l.Addr().String(), "agent", path)
+			l.Close()
+		}
+	}
+	return found
 }
 
 // admit lets the group in. Until then the socket is root's alone: the umask

@@ -1,22 +1,19 @@
 // Command manifold-agent is the host daemon: it runs this host's dynos as the
 // coordinator desires. Its settings are environment variables, listed in the
-// README; it takes no arguments. SIGTERM ends it and leaves the dynos
-// running; to stop them as well, POST /v1/teardown to its socket.
+// README; it takes no arguments. SIGTERM ends it and leaves the dynos running;
+// `manifold host teardown` stops them as well.
 package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 
-	"go.uber.org/zap"
-	"go.uber.org/zap/exp/zapslog"
-	"go.uber.org/zap/zapcore"
-
 	"manifold/agent"
+	"manifold/cmd/journal"
 )
 
 func main() {
@@ -28,19 +25,16 @@ func main() {
 
 func run() error {
 	if len(os.Args) > 1 {
-		return fmt.Errorf("it takes no arguments: its settings are environment variables, see the README")
+		return errors.New("it takes no arguments: its settings are environment variables, see the README")
 	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
 	cfg, err := agent.FromEnv()
 	if err != nil {
 		return err
 	}
-	encoder := zap.NewProductionEncoderConfig()
-	encoder.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoder), zapcore.Lock(os.Stderr), zapcore.InfoLevel)
-	defer func() { _ = core.Sync() }() // stderr may be a pipe, which cannot be synced
-	cfg.Log = slog.New(zapslog.NewHandler(core))
-
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
+	var flush func()
+	cfg.Log, flush = journal.Logger()
+	defer flush()
 	return agent.Run(ctx, cfg)
 }

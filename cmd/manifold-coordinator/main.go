@@ -7,18 +7,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
-	"go.uber.org/zap"
-	"go.uber.org/zap/exp/zapslog"
-	"go.uber.org/zap/zapcore"
 
 	"manifold"
+	"manifold/cmd/journal"
 	"manifold/coordinator"
 	"manifold/coordinator/git"
 	"manifold/coordinator/router"
@@ -48,7 +45,7 @@ func command() *cobra.Command {
 				return err
 			}
 			var flush func()
-			cfg.Log, flush = logger()
+			cfg.Log, flush = journal.Logger()
 			defer flush()
 			return coordinator.Run(cmd.Context(), cfg)
 		},
@@ -62,7 +59,7 @@ func routerCommand() *cobra.Command {
 		Use: "router", Short: "Serve apps: take requests and give them to web dynos", Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			settings := manifold.FromEnv()
-			log, flush := logger()
+			log, flush := journal.Logger()
 			defer flush()
 			return router.Run(cmd.Context(), router.Config{
 				Settings: settings, TokenFile: coordinator.JoinTokenFile(settings), Log: log,
@@ -98,12 +95,4 @@ func joinTokenCommand() *cobra.Command {
 	}
 	c.Flags().DurationVar(&life, "life", life, "how long the token is good")
 	return c
-}
-
-// logger writes JSON lines to stderr through zap.
-func logger() (log *slog.Logger, flush func()) {
-	encoder := zap.NewProductionEncoderConfig()
-	encoder.EncodeTime = zapcore.RFC3339NanoTimeEncoder
-	core := zapcore.NewCore(zapcore.NewJSONEncoder(encoder), zapcore.Lock(os.Stderr), zapcore.InfoLevel)
-	return slog.New(zapslog.NewHandler(core)), func() { _ = core.Sync() } // stderr cannot be synced everywhere
 }

@@ -75,7 +75,7 @@ func Run(ctx context.Context, cfg Config) error {
 	ln := cfg.Listener
 	if ln == nil {
 		var err error
-		if ln, err = net.Listen("tcp", cfg.Settings.RouterAddr); err != nil {
+		if ln, err = listen(cfg.Settings.RouterAddr, cfg.Log); err != nil {
 			return fmt.Errorf("listen for apps' requests (MANIFOLD_ROUTER_ADDR says where): %w", err)
 		}
 	}
@@ -89,19 +89,21 @@ func Run(ctx context.Context, cfg Config) error {
 	// The feed outlives ctx: while requests end, acks and log lines still go.
 	following, leave := context.WithCancel(context.WithoutCancel(ctx))
 	defer leave()
-	ended := make(chan struct{}, 3)
+	const loops = 4
+	ended := make(chan struct{}, loops)
 	start := func(do func()) {
 		go func() { do(); ended <- struct{}{} }()
 	}
 	start(func() { f.run(following) })
 	start(func() { s.reap(following) })
 	start(func() { s.accept(ln) })
+	start(func() { notify(ctx, ln, cfg.Log) })
 	cfg.Log.Info("routing", "addr", ln.Addr().String())
 	<-ctx.Done()
 	ln.Close()
 	s.shutdown(cfg.Timeouts.Drain, cut)
 	leave()
-	for range 3 {
+	for range loops {
 		<-ended
 	}
 	return nil

@@ -36,6 +36,7 @@ func main() {
 	if os.Args[0] == appArg0 {
 		becomeApp() // does not return
 	}
+	unix.Umask(0o022) // the agent's is not for a dyno's files
 	socket := os.NewFile(boot.FD, "socket")
 	unix.CloseOnExec(boot.FD)
 	d, err := prepare()

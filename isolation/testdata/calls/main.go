@@ -1,7 +1,8 @@
 // Command calls runs inside a dyno and says how the kernel answers calls that
 // an app must not, or must, be able to make: one line each, name and errno.
 //
-//	calls grow         takes 10 MiB more at each step, and says how much it has
+//	calls grow [MIB]   takes 10 MiB more at each step, and says how much it has;
+//	                   rests for 25 s when it has MIB, for those who look now and then
 //	calls hold         takes 64 MiB and keeps it
 //	calls flood ADDR   begins connections to ever new ports, as fast as it can
 //	calls ask ADDR     sends a datagram and says what comes back
@@ -12,6 +13,7 @@ import (
 	"net"
 	"os"
 	"os/exec"
+	"strconv"
 	"syscall"
 	"time"
 
@@ -61,13 +63,16 @@ func main() {
 	}
 }
 
-func do(what, addr string) {
+func do(what, addr string) { // addr is the last argument, whatever it means
 	switch what {
 	case "grow":
 		for mib := 10; ; mib += 10 {
 			take(10 << 20)
 			fmt.Printf("holds %d MiB\n", mib)
 			time.Sleep(20 * time.Millisecond)
+			if strconv.Itoa(mib) == addr {
+				time.Sleep(25 * time.Second)
+			}
 		}
 	case "hold":
 		take(64 << 20)

@@ -1,0 +1,137 @@
+package router
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/activation"
+	"github.com/coreos/go-systemd/v22/daemon"
+	"golang.org/x/sys/unix"
+)
+
+// storedName is our listening socket's name in systemd's store.
+const storedName = "apps"
+
+// listen opens the socket for apps' requests. Under systemd it lies in the
+// unit's file descriptor store too (sd_pid_notify_with_fds(3)): while a router
+// restarts, clients wait in its queue and none is refused.
+//
+//	first start   listen ──▶ store
+//	restart       store ──▶ the same socket, unless it is for another address
+//	stop          systemd closes it
+func listen(addr string, log *slog.Logger) (net.Listener, error) {
+	want, err := net.ResolveTCPAddr("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	stored, err := activation.ListenersWithNames()
+	if err != nil {
+		log.Warn("what systemd keeps for the router cannot be taken back", "err", err)
+	}
+	var found net.Listener
+	for _, l := range stored[storedName] {
+		if l == nil {
+			continue
+		}
+		if found == nil && l.Addr().String() == want.String() {
+			found = l
+			continue
+		}
+		l.Close()
+		forget(log)
+	}
+	if found != nil {
+		return found, nil
+	}
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		return nil, err
+	}
+	if err := store(ln); err != nil {
+		log.Warn("systemd does not keep the router's socket: requests are refused during a restart", "err", err)
+	}
+	return ln, nil
+}
+
+// store hands systemd a copy of the socket, where there is a systemd.
+func store(ln net.Listener) error {
+	path := os.Getenv("NOTIFY_SOCKET")
+	tcp, ok := ln.(*net.TCPListener)
+	if path == "" || !ok {
+		return nil
+	}
+	file, err := tcp.File()
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	// FDPOLL=0: a socket that listens is never "hung up".
+	words := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + storedName)
+	return unix.Sendmsg(fd, words, unix.UnixRights(int(file.Fd())), &unix.SockaddrUnix{Name: path}, 0)
+}
+
+// forget has systemd drop what it keeps of ours.
+func forget(log *slog.Logger) { tell(log, "FDSTOREREMOVE=1\nFDNAME="+storedName) }
+
+func tell(log *slog.Logger, state string) (told bool) {
+	told, err := daemon.SdNotify(false, state)
+	if err != nil {
+		log.Warn("systemd could not be told how the router is", "err", err)
+	}
+	return told
+}
+
+// notify tells systemd that the router is ready, and feeds the unit's watchdog
+// while connections are taken, until ctx ends.
+func notify(ctx context.Context, ln net.Listener, log *slog.Logger) {
+	if !tell(log, daemon.SdNotifyReady+"\nSTATUS=takes requests on "+ln.Addr().String()) {
+		return
+	}
+	every, err := daemon.SdWatchdogEnabled(false)
+	if err != nil {
+		log.Warn("the watchdog's setting cannot be read", "err", err)
+	}
+	for every > 0 {
+		if err := served(ctx, ln.Addr().String()); err == nil {
+			tell(log, daemon.SdNotifyWatchdog)
+		} else if ctx.Err() == nil {
+			log.Error("the watchdog is not fed: a connection to ourselves was not served", "err", err)
+		}
+		if sleep(ctx, every/3); ctx.Err() != nil {
+			break
+		}
+	}
+	<-ctx.Done()
+	tell(log, daemon.SdNotifyStopping+"\nSTATUS=open requests end")
+}
+
+// served makes a connection to ourselves and says nothing on it, until the
+// router ends it as it must. To connect would prove little: the kernel's queue
+// does that.
+func served(ctx context.Context, addr string) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	closeWrite(conn)
+	until, _ := ctx.Deadline()
+	_ = conn.SetReadDeadline(until)
+	if n, err := conn.Read(make([]byte, 1)); n > 0 || !errors.Is(err, io.EOF) {
+		return fmt.Errorf("not closed but %d bytes and %w", n, err)
+	}
+	return nil
+}
