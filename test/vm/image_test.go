@@ -43,7 +43,7 @@ done
 `
 
 // finishRoot runs in the guest's root directory at the end. The guest's one
-// task is the second disk's: mount it, run what lies there, power off.
+// task is the second disk's, at each boot: mount it, run what lies there.
 const finishRoot = `
 rm -rf var/cache/apt/* var/lib/apt/lists/* usr/share/doc usr/share/man usr/share/locale
 echo guest >etc/hostname
@@ -55,13 +55,10 @@ cat >etc/systemd/system/work.service <<'END'
 [Unit]
 Description=What the host wants run
 After=multi-user.target
-SuccessAction=poweroff-force
-FailureAction=poweroff-force
 [Service]
-Type=oneshot
+Type=exec
 ExecStartPre=/bin/mount /dev/disk/by-label/work /work
 ExecStart=/bin/sh /work/run
-TimeoutStartSec=infinity
 TasksMax=infinity
 END
 ln -s ../work.service etc/systemd/system/multi-user.target.wants/work.service

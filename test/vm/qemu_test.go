@@ -18,20 +18,21 @@ import (
 // The processor is emulated (TCG): it needs no /dev/kvm, runs anywhere and is
 // some ten times slower. What would make it slower still is off: page tables
 // of five levels, and clocks that are read by way of an emulated device. Disks
-// are written to copies that vanish.
+// are written to copies that vanish with it, not at a reboot. A kernel that
+// panics stands still until ctx ends: the console says why.
 func boot(ctx context.Context, img image, work, console string, results io.Writer) error {
 	swap := filepath.Join(filepath.Dir(work), "swap")
 	if err := os.WriteFile(swap, nil, 0o600); err != nil {
 		return err
 	}
-	if err := os.Truncate(swap, 1<<30); err != nil {
+	if err := os.Truncate(swap, 3<<29); err != nil {
 		return err
 	}
 	args := []string{"-n", "10", "qemu-system-x86_64",
 		"-accel", "tcg,thread=multi", "-cpu", "max,la57=off", "-smp", "2", "-m", "2048",
-		"-nodefaults", "-nographic", "-no-reboot", "-nic", "none",
+		"-nodefaults", "-nographic", "-nic", "none",
 		"-kernel", img.kernel, "-initrd", img.initrd,
-		"-append", "console=ttyS0 root=/dev/vda rw panic=-1 mitigations=off tsc=reliable clocksource=tsc fsck.mode=skip loglevel=5 systemd.show_status=no",
+		"-append", "console=ttyS0 root=/dev/vda rw mitigations=off tsc=reliable clocksource=tsc fsck.mode=skip loglevel=5 systemd.show_status=no",
 		"-serial", "file:" + console,
 		"-device", "virtio-serial", "-chardev", "file,id=results,path=/dev/stdout", "-device", "virtserialport,chardev=results,name=results",
 	}

@@ -3,6 +3,7 @@
 package guest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -31,7 +32,7 @@ const (
 )
 
 // patience is for an emulated processor.
-const patience = 90 * time.Second
+const patience = 180 * time.Second
 
 func TestMain(m *testing.M) {
 	if os.Getenv("MANIFOLD_TEST_WORK") == "" {
@@ -50,12 +51,17 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// install puts programs, units and a stack in place, and an app with a slug
-// into the coordinator's store: a build would take minutes here.
+// install installs the package as docs/hosts.md says, unless an earlier test
+// program did, and puts a stack and two apps with a slug into the
+// coordinator's store: a build would take minutes here.
 func install(work string) error {
+	if _, err := os.Stat("/usr/bin/manifold-agent"); err == nil {
+		return nil
+	}
 	for _, c := range []string{
-		"cp " + work + "/bin/* /usr/bin/", "cp " + work + "/units/* /etc/systemd/system/",
-		"mkdir -p " + home, "cp -r " + work + "/stacks " + home + "/", "systemctl daemon-reload",
+		"dpkg -i " + work + "/deb/one.deb",
+		"! systemctl is-active 'manifold-*' manifold.slice", // that is the operator's choice
+		"mkdir -p " + home, "cp -r " + work + "/stacks " + home + "/",
 	} {
 		if out, err := exec.Command("sh", "-c", c).CombinedOutput(); err != nil {
 			return fmt.Errorf("%s: %w: %s", c, err, out)
@@ -63,10 +69,28 @@ func install(work string) error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	image, err := pack(ctx)
+	image, err := pack(ctx, work)
 	if err != nil {
 		return err
 	}
+	if err := fill(ctx, image); err != nil {
+		return err
+	}
+	out, err := exec.Command("systemctl", "enable", "--now", "manifold-coordinator", "manifold-router", "manifold-agent").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("enable the units: %w: %s", err, out)
+	}
+	return nil
+}
+
+// processTypes of the two apps: one that answers, and one whose dynos take
+// memory, a pair of processes or a neighbour.
+var processTypes = map[string]map[string]string{
+	"hello": {"web": "exec busybox httpd -f -p $PORT -h /app/www"},
+	"eater": {"grow": "sleep 1000000 & exec /app/calls grow 700", "keep": "exec /app/calls hold"},
+}
+
+func fill(ctx context.Context, image manifold.Image) error {
 	s, err := store.Open(ctx, home+"/coordinator", slog.New(slog.DiscardHandler))
 	if err != nil {
 		return err
@@ -79,18 +103,20 @@ func install(work string) error {
 	if err != nil {
 		return err
 	}
-	app, err := s.CreateApp(ctx, manifold.App{Name: "hello", Stack: "tiny", BuildStack: "tiny"}, user)
-	if err != nil {
-		return err
+	for name, types := range processTypes {
+		app, err := s.CreateApp(ctx, manifold.App{Name: name, Stack: "tiny", BuildStack: "tiny"}, user)
+		if err != nil {
+			return err
+		}
+		if _, err = s.Deploy(ctx, app.ID, manifold.Slug{Image: image, Stack: "tiny", ProcessTypes: types}, "Deploy", user); err != nil {
+			return err
+		}
 	}
-	_, err = s.Deploy(ctx, app.ID, manifold.Slug{
-		Image: image, Stack: "tiny", ProcessTypes: map[string]string{"web": "exec busybox httpd -f -p $PORT -h /app/www"},
-	}, "Deploy", user)
-	return err
+	return nil
 }
 
-// pack makes the app's slug where the coordinator keeps them.
-func pack(ctx context.Context) (manifold.Image, error) {
+// pack makes the apps' slug where the coordinator keeps them.
+func pack(ctx context.Context, work string) (manifold.Image, error) {
 	var none manifold.Image
 	tree, err := os.MkdirTemp("", "slug")
 	if err != nil {
@@ -102,6 +128,9 @@ func pack(ctx context.Context) (manifold.Image, error) {
 	}
 	if err := os.WriteFile(tree+"/app/www/index.html", []byte("it works"), 0o644); err != nil {
 		return none, err
+	}
+	if out, err := exec.Command("cp", work+"/probes/calls", tree+"/app/calls").CombinedOutput(); err != nil {
+		return none, fmt.Errorf("copy the program that takes memory: %w: %s", err, out)
 	}
 	if err := os.Chmod(tree, 0o755); err != nil {
 		return none, err
@@ -123,7 +152,7 @@ func pack(ctx context.Context) (manifold.Image, error) {
 func up(t *testing.T) dyno {
 	t.Helper()
 	run(t, "systemctl", "start", "manifold-coordinator", "manifold-router", "manifold-agent")
-	d := awaitDyno(t, func(d dyno) bool { return d.State == manifold.StateUp })
+	d := awaitDyno(t, "hello", "web.1", func(d dyno) bool { return d.State == manifold.StateUp })
 	eventually(t, "an answer through the router", func() bool { return ask() == nil })
 	return d
 }
@@ -131,21 +160,26 @@ func up(t *testing.T) dyno {
 // dyno is what the agent's socket says of one, and its PID 1 on this host.
 type dyno struct {
 	manifold.Dyno
-	PID int
+	AppName string `json:"app_name"`
+	PID     int    `json:"-"`
 }
 
-func awaitDyno(t *testing.T, good func(dyno) bool) (found dyno) {
+func awaitDyno(t *testing.T, app, name string, good func(dyno) bool) (found dyno) {
 	t.Helper()
-	eventually(t, "the dyno", func() bool {
+	eventually(t, name+" of "+app, func() bool {
 		found = dyno{}
 		list, err := ps()
-		if err != nil || len(list) != 1 {
+		if err != nil {
 			return false
 		}
-		found.Dyno = list[0]
+		for _, d := range list {
+			if d.AppName == app && d.Name == name {
+				found = d
+			}
+		}
 		text, _ := os.ReadFile(filepath.Join(found.cgroup(), "init", "cgroup.procs"))
 		found.PID, _ = strconv.Atoi(strings.TrimSpace(string(text)))
-		return good(found)
+		return found.Run != "" && good(found)
 	})
 	return found
 }
@@ -161,7 +195,7 @@ func (d dyno) cgroup() string {
 	return filepath.Join(dynos, box.Cgroup)
 }
 
-func ps() (list []manifold.Dyno, err error) {
+func ps() (list []dyno, err error) {
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -243,4 +277,43 @@ func eventually(t *testing.T, what string, good func() bool) {
 			t.Fatalf("%s did not come about in %v", what, patience)
 		}
 	}
+}
+
+// api makes a Platform API call as the first user.
+func api(t *testing.T, method, path string, body, reply any) {
+	t.Helper()
+	token, err := os.ReadFile(home + "/coordinator/first-token")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := json.Marshal(body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequest(method, "http://localhost:5000"+path, bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+strings.TrimSpace(string(token)))
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode/100 != 2 {
+		t.Fatalf("%s %s: %s", method, path, res.Status)
+	}
+	if reply != nil {
+		if err := json.NewDecoder(res.Body).Decode(reply); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// figure prints a line that the host shows also when all is well.
+func figure(t *testing.T, format string, args ...any) {
+	t.Helper()
+	t.Logf("figure: "+format, args...)
 }

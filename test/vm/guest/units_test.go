@@ -57,7 +57,7 @@ func TestSystemdLeavesTheDynosCgroupsAlone(t *testing.T) {
 	for _, slice := range []string{"manifold.slice", "manifold-dynos.slice"} {
 		run(t, "systemctl", "set-property", "--runtime", slice, "CPUWeight=200")
 	}
-	if now := awaitDyno(t, func(d dyno) bool { return d.PID > 0 }); now.PID != d.PID || now.Run != d.Run {
+	if now := awaitDyno(t, "hello", "web.1", func(d dyno) bool { return d.PID > 0 }); now.PID != d.PID || now.Run != d.Run {
 		t.Errorf("it was %+v and is %+v", d, now)
 	}
 	checkLimits(t, d)
@@ -67,6 +67,18 @@ func TestSystemdLeavesTheDynosCgroupsAlone(t *testing.T) {
 // and answered all the while.
 func TestDynoOutlivesItsAgent(t *testing.T) {
 	for name, end := range map[string]func(t *testing.T, pid int){
+		"upgraded": func(t *testing.T, _ int) {
+			run(t, "dpkg", "-i", os.Getenv("MANIFOLD_TEST_WORK")+"/deb/two.deb")
+			if version := run(t, "manifold", "version"); !strings.HasPrefix(version, "manifold two ") {
+				t.Errorf("after the upgrade it is %s", version)
+			}
+			for _, unit := range daemons {
+				exe, err := os.Readlink("/proc/" + property(t, unit, "MainPID") + "/exe")
+				if err != nil || !strings.HasPrefix(exe, "/usr/bin/manifold-") || strings.HasSuffix(exe, "(deleted)") {
+					t.Errorf("%s runs %s: %v", unit, exe, err)
+				}
+			}
+		},
 		"restarted": func(t *testing.T, _ int) { run(t, "systemctl", "restart", "manifold-agent") },
 		"stopped": func(t *testing.T, _ int) {
 			run(t, "systemctl", "stop", "manifold-agent")
@@ -83,26 +95,33 @@ func TestDynoOutlivesItsAgent(t *testing.T) {
 			if name == "hung" {
 				dropIn(t, "manifold-agent", "[Service]\nWatchdogSec=5\nTimeoutAbortSec=1\n")
 			}
-			before := up(t)
-			pid, err := strconv.Atoi(property(t, "manifold-agent", "MainPID"))
-			if err != nil {
-				t.Fatal(err)
-			}
-			stop := asking(t)
-			end(t, pid)
-			eventually(t, "another agent", func() bool {
-				now, err := strconv.Atoi(property(t, "manifold-agent", "MainPID"))
-				return err == nil && now != 0 && now != pid && property(t, "manifold-agent", "ActiveState") == "active"
-			})
-			after := awaitDyno(t, func(d dyno) bool { return d.State == manifold.StateUp })
-			stop()
-			if after.PID != before.PID || after.Run != before.Run || after.Crashes != 0 || !after.Since.Equal(before.Since) {
-				t.Errorf("it was %+v and is %+v", before, after)
-			}
+			outlives(t, "manifold-agent", func(pid int) { end(t, pid) })
 			if name == "hung" && !strings.Contains(run(t, "journalctl", "--no-pager", "-u", "manifold-agent"), "Watchdog timeout") {
 				t.Error("it was not the watchdog")
 			}
 		})
+	}
+}
+
+// outlives does something after which a unit's daemon is another process, and
+// sees that the dyno is the same and answered all the while.
+func outlives(t *testing.T, unit string, end func(pid int)) {
+	t.Helper()
+	before := up(t)
+	pid, err := strconv.Atoi(property(t, unit, "MainPID"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := asking(t)
+	end(pid)
+	eventually(t, "another "+unit, func() bool {
+		now, err := strconv.Atoi(property(t, unit, "MainPID"))
+		return err == nil && now != 0 && now != pid && property(t, unit, "ActiveState") == "active"
+	})
+	after := awaitDyno(t, "hello", "web.1", func(d dyno) bool { return d.State == manifold.StateUp })
+	stop()
+	if after.PID != before.PID || after.Run != before.Run || after.Crashes != 0 || !after.Since.Equal(before.Since) {
+		t.Errorf("it was %+v and is %+v", before, after)
 	}
 }
 
@@ -128,16 +147,18 @@ func dropIn(t *testing.T, unit, text string) {
 }
 
 func TestDynoOutlivesTheCoordinator(t *testing.T) {
-	before := up(t)
-	stop := asking(t)
-	run(t, "systemctl", "restart", "manifold-coordinator")
-	run(t, "systemctl", "kill", "-s", "KILL", "manifold-coordinator")
-	eventually(t, "another coordinator", func() bool { return property(t, "manifold-coordinator", "ActiveState") == "active" })
-	stop()
-	run(t, "systemctl", "restart", "manifold-router")
-	if after := up(t); after.PID != before.PID || after.Crashes != 0 {
-		t.Errorf("it was %+v and is %+v", before, after)
-	}
+	outlives(t, "manifold-coordinator", func(int) { run(t, "systemctl", "restart", "manifold-coordinator") })
+	outlives(t, "manifold-coordinator", func(int) {
+		run(t, "systemctl", "stop", "manifold-coordinator")
+		run(t, "systemctl", "start", "manifold-coordinator")
+	})
+	outlives(t, "manifold-coordinator", func(int) { run(t, "systemctl", "kill", "-s", "KILL", "manifold-coordinator") })
+}
+
+// While the router is another process, clients wait in the queue of its
+// socket, which systemd keeps.
+func TestNoRequestIsRefusedWhileTheRouterRestarts(t *testing.T) {
+	outlives(t, "manifold-router", func(int) { run(t, "systemctl", "restart", "manifold-router") })
 }
 
 // Stopping the slice stops the agent, which needs it, and no dyno.
@@ -158,12 +179,66 @@ func TestDynoOutlivesItsSlice(t *testing.T) {
 
 func TestUnitsAreSound(t *testing.T) {
 	up(t)
-	units := []string{"manifold-agent.service", "manifold-coordinator.service", "manifold-router.service", "manifold-dynos.slice"}
+	units := []string{"manifold-agent.service", "manifold-agent.socket", "manifold-coordinator.service", "manifold-router.service", "manifold-dynos.slice"}
 	if out := run(t, append([]string{"systemd-analyze", "verify", "--man=no"}, units...)...); out != "" {
 		t.Errorf("systemd-analyze verify: %s", out)
 	}
-	t.Log(run(t, append([]string{"systemd-analyze", "security", "--no-pager"}, units[:3]...)...))
-	if out := run(t, "journalctl", "--no-pager", "-q", "-u", "manifold-*", "-g", "left-over|Unbalanced|Failed to (attach|create|remove)"); out != "" {
+	for unit, most := range exposures {
+		text := run(t, "systemd-analyze", "security", "--no-pager", unit)
+		_, score, _ := strings.Cut(text, "Overall exposure level for "+unit+".service: ")
+		score, _, _ = strings.Cut(score, " ")
+		if n, err := strconv.ParseFloat(score, 64); err != nil || n > most {
+			t.Errorf("%s is exposed by %q, at most %v was agreed:\n%s", unit, score, most, text)
+		}
+		figure(t, "systemd-analyze security %s: %s", unit, score)
+	}
+	if out := run(t, "journalctl", "--no-pager", "-q", "-u", "manifold-*", "-g", "left-over|Unbalanced|Failed to (attach|create|remove)|Permission denied"); out != "" {
 		t.Errorf("systemd says:\n%s", out)
+	}
+}
+
+// daemons are those of our units that are one; exposures what systemd-analyze
+// may think of them: docs/hosts.md has the reason for each gap.
+var (
+	daemons   = []string{"manifold-agent", "manifold-coordinator", "manifold-router"}
+	exposures = map[string]float64{"manifold-agent": 9.9, "manifold-coordinator": 9.9, "manifold-router": 9.9}
+)
+
+func TestSystemdKnowsHowTheDaemonsAre(t *testing.T) {
+	up(t)
+	for unit, want := range map[string]string{
+		"manifold-agent": "dynos: 1 up; the coordinator answers", "manifold-coordinator": "serves; hosts that joined: 1",
+		"manifold-router": "takes requests on 127.0.0.1:8080",
+	} {
+		eventually(t, "the status of "+unit, func() bool { return property(t, unit, "StatusText") == want })
+		if property(t, unit, "WatchdogUSec") == "infinity" {
+			t.Errorf("%s has no watchdog", unit)
+		}
+	}
+}
+
+func TestJournalFindsWhatIsSaidOfADyno(t *testing.T) {
+	d := up(t)
+	out := run(t, "journalctl", "--no-pager", "-q", "-u", "manifold-agent", "APP=hello", "DYNO=web.1", "RUN="+d.Run)
+	if !strings.Contains(out, "dyno moved app=hello dyno=web.1") || !strings.Contains(out, " manifold-agent[") {
+		t.Errorf("of run %s the journal has %q", d.Run, out)
+	}
+}
+
+// The door's group is let in by its mode, and a knock brings the agent back.
+func TestSocketActivation(t *testing.T) {
+	before := up(t)
+	if got := run(t, "stat", "-c", "%U:%G %a", socket); got != "root:manifold 660" {
+		t.Errorf("the socket is of %s", got)
+	}
+	run(t, "systemctl", "stop", "manifold-agent")
+	if state := property(t, "manifold-agent", "ActiveState"); state != "inactive" {
+		t.Errorf("the agent is %s", state)
+	}
+	if list, err := ps(); err != nil || len(list) != 1 || list[0].Run != before.Run {
+		t.Errorf("who knocked saw %+v, %v", list, err)
+	}
+	if state := property(t, "manifold-agent", "ActiveState"); state != "active" {
+		t.Errorf("the agent is %s", state)
 	}
 }
