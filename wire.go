@@ -230,4 +230,7 @@ type Backend struct {
 type RouteAck struct {
 	Revision int64          `json:"revision"`
 	Draining map[string]int `json:"draining,omitempty"` // run → open requests
+	// Failing are dynos in the table that did not answer: run → requests in a
+	// row that ended in H12, H13, H19 or H21. Few in a row are not told.
+	Failing map[string]int `json:"failing,omitempty"`
 }

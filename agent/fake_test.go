@@ -375,10 +375,15 @@ func (w *world) dieAt(n int) func() bool {
 
 func (w *world) want(assignments ...manifold.Assignment) {
 	w.t.Helper()
+	w.desire(manifold.Desired{Assignments: assignments})
+}
+
+func (w *world) desire(d manifold.Desired) {
+	w.t.Helper()
 	w.agent.mu.Lock()
-	revision := w.agent.desired.Revision + 1
+	d.Cluster, d.Revision = testCluster, w.agent.desired.Revision+1
 	w.agent.mu.Unlock()
-	if err := w.agent.accept(manifold.Desired{Cluster: testCluster, Revision: revision, Assignments: assignments}); err != nil {
+	if err := w.agent.accept(d); err != nil {
 		w.t.Fatal(err)
 	}
 }

@@ -212,7 +212,7 @@ func TestRebootIsNoCrash(t *testing.T) {
 	})
 }
 
-// TestAgentDiesAtEveryPoint lives three whole lives, again and again, with
+// TestAgentDiesAtEveryPoint lives four whole lives, again and again, with
 // the agent dying at the first point, the second, … and another taking over.
 // However it dies, the end is the same, and so is the log.
 func TestAgentDiesAtEveryPoint(t *testing.T) {
@@ -248,6 +248,27 @@ func TestAgentDiesAtEveryPoint(t *testing.T) {
 				"State changed from created to starting", "Starting process with command `run`", "State changed from starting to up",
 				"Process exited with status 9", "State changed from up to crashed",
 				"State changed from crashed to starting", "Starting process with command `run`", "State changed from starting to up",
+				"Stopping all processes with SIGTERM", "Process exited with status 143",
+			},
+		},
+		"cycle": {
+			fakeAssignment,
+			func(w *world, a manifold.Assignment) {
+				b := fakeAssignment()
+				w.until(func() bool { return w.dyno(a).State == manifold.StateUp })
+				w.want(a, b)
+				w.until(func() bool { return w.dyno(b).State == manifold.StateUp })
+				w.desire(manifold.Desired{Assignments: []manifold.Assignment{b}, Cycling: []string{a.ID}})
+				w.until(func() bool {
+					boxes, _ := w.host.count()
+					return w.dyno(a).State == "" && boxes == 1
+				})
+				w.withdraw(b)
+			},
+			[]string{
+				"State changed from created to starting", "Starting process with command `run`", "State changed from starting to up",
+				"State changed from created to starting", "Starting process with command `run`", "State changed from starting to up",
+				"Cycling", "Stopping all processes with SIGTERM", "Process exited with status 143",
 				"Stopping all processes with SIGTERM", "Process exited with status 143",
 			},
 		},

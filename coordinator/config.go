@@ -59,6 +59,8 @@ type Addresses struct{ API, TLS, Attach, Fleet net.Addr }
 //	MANIFOLD_CYCLE          24h          a dyno's age, after which another takes its place
 //	MANIFOLD_CYCLE_JITTER   216m         more, at most, drawn for each dyno
 //	MANIFOLD_CYCLE_AT_ONCE  10           dynos cycling at once in all; of one app a quarter of its dynos
+//	MANIFOLD_FAILURES       10           requests in a row a web dyno did not answer, after which another takes its place
+//	MANIFOLD_FAILURE_REST   10m          a dyno's age before that
 //	MANIFOLD_DRAIN_TIMEOUT  30s          for routers to finish requests on a dyno that goes
 //	MANIFOLD_START_GRACE    10s          after a start, for hosts and routers to come back
 //	MANIFOLD_HOST_LOST      5m           of silence, then a host's dynos are placed elsewhere
@@ -88,6 +90,8 @@ func FromEnv() (Config, error) {
 			Cycle:       e.duration("MANIFOLD_CYCLE", def.Cycle),
 			CycleJitter: e.duration("MANIFOLD_CYCLE_JITTER", def.CycleJitter),
 			CycleAtOnce: e.number("MANIFOLD_CYCLE_AT_ONCE", def.CycleAtOnce),
+			Failures:    e.number("MANIFOLD_FAILURES", def.Failures),
+			FailureRest: e.duration("MANIFOLD_FAILURE_REST", def.FailureRest),
 			Drain:       e.duration("MANIFOLD_DRAIN_TIMEOUT", def.Drain),
 			StartGrace:  e.duration("MANIFOLD_START_GRACE", def.StartGrace),
 			HostLost:    e.duration("MANIFOLD_HOST_LOST", def.HostLost),

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -30,6 +29,7 @@ type Router struct {
 	Live     bool
 	Acked    int64          // revision of the RouteTable it serves
 	Draining map[string]int // run → requests open on dynos no longer in that table
+	Failing  map[string]int // run → requests in a row a dyno in it did not answer
 }
 
 // presence says whether a peer is there. Server.mu guards it.
@@ -91,7 +91,7 @@ func (s *Server) Routers() []Router {
 	defer s.mu.Unlock()
 	now, all := time.Now(), make([]Router, 0, len(s.routers))
 	for id, r := range s.routers {
-		all = append(all, Router{ID: id, Live: r.live(now), Acked: r.ack.Revision, Draining: r.ack.Draining})
+		all = append(all, Router{ID: id, Live: r.live(now), Acked: r.ack.Revision, Draining: r.ack.Draining, Failing: r.ack.Failing})
 	}
 	return all
 }
@@ -239,7 +239,7 @@ func (s *Server) takeAck(w http.ResponseWriter, r *http.Request, id string) erro
 	rt.seen = time.Now()
 	changed := !bytes.Equal(body, rt.raw)
 	rt.raw = body
-	rt.ack = manifold.RouteAck{Revision: ack.Revision, Draining: maps.Clone(ack.Draining)}
+	rt.ack = manifold.RouteAck{Revision: ack.Revision, Draining: ack.Draining, Failing: ack.Failing}
 	s.heard(ack.Revision)
 	s.mu.Unlock()
 	if changed {

@@ -23,6 +23,7 @@ type dyno struct {
 	withdrawn atomic.Bool  // no table in force names it
 	until     atomic.Int64 // end of quarantine, Unix nanoseconds
 	trust     atomic.Int32
+	failed    atomic.Int64 // requests in a row it did not answer
 	drained   func()
 
 	mu   sync.Mutex

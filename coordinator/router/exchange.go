@@ -66,6 +66,14 @@ type exchange struct {
 func (x *exchange) run() bool {
 	x.last = x.req.Last || x.srv.ending.Load()
 	f := x.serve()
+	if x.dyno != nil {
+		switch {
+		case f == h12, f == h13:
+			x.dyno.failed.Add(1)
+		case f == nil, x.headSent:
+			x.dyno.failed.Store(0)
+		}
+	}
 	x.end(f == nil)
 	if f != nil {
 		f = x.fail(f)
@@ -182,6 +190,7 @@ func (x *exchange) choose() *failure {
 			return nil
 		}
 		d.release()
+		d.failed.Add(1)
 		d.quarantine(time.Now().Add(x.srv.cfg.Timeouts.Quarantine))
 		tried = append(tried, d)
 		refusal = h21

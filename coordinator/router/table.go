@@ -153,6 +153,9 @@ func (t *tables) belong(cluster string) {
 	t.cluster = cluster
 }
 
+// failingFrom is how many requests in a row make a dyno worth a word.
+const failingFrom = 5
+
 // ack says what is in force now.
 func (t *tables) ack() manifold.RouteAck {
 	t.mu.Lock()
@@ -168,6 +171,14 @@ func (t *tables) ack() manifold.RouteAck {
 			a.Draining = map[string]int{}
 		}
 		a.Draining[d.Run] += int(n)
+	}
+	for _, d := range t.dynos {
+		if n := d.failed.Load(); n >= failingFrom {
+			if a.Failing == nil {
+				a.Failing = map[string]int{}
+			}
+			a.Failing[d.Run] = int(n)
+		}
 	}
 	return a
 }

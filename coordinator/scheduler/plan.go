@@ -16,6 +16,7 @@ type verb string
 const (
 	place  verb = "place"  // a new placement for the slot, on host
 	cycle  verb = "cycle"  // old: to be replaced
+	revive verb = "revive" // does not answer: to be replaced; text says so
 	retire verb = "retire" // out of the route table
 	stop   verb = "stop"   // out of Desired
 	remove verb = "remove" // its host does not run it any more
@@ -27,7 +28,7 @@ type action struct {
 	slot slot
 	host string // of the placement
 	id   string // of the placement, when there is one
-	text string // of say
+	text string // of say and revive
 }
 
 // slot is a place in an app's formation that one dyno fills.
@@ -45,6 +46,7 @@ func (s slot) key() string { return s.app + "/" + s.dyno }
 //	keeper and others               no           the others that are not up leave; one that is up serves on,
 //	                                             unless the app turned preboot off: then it leaves too
 //	one, up, and old                             ask to replace it (cycle.go)
+//	one, up, and does not answer                 the same (revive.go)
 //	slot not wanted any more                     all leave
 //
 // The keeper is the newest placement that is what the formation and the
@@ -88,7 +90,7 @@ func plan(st *state) []action {
 			actions = append(actions, a)
 		}
 	}
-	return append(actions, st.cycles(steady)...)
+	return append(append(actions, st.cycles(steady)...), st.revivals(steady)...)
 }
 
 // onward is the next step of a placement that no slot's rule speaks of.

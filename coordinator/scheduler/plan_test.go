@@ -286,3 +286,41 @@ func TestNoHostSpeaksForAnother(t *testing.T) {
 		t.Errorf("routes are %s", got)
 	}
 }
+
+func TestPlanRevivals(t *testing.T) {
+	alone := formation("web", 1)
+	failing := func(n int, runs ...string) func(*state) {
+		return func(st *state) {
+			all := map[string]int{}
+			for _, run := range runs {
+				all[run] = n
+			}
+			st.routers = append(st.routers, fleetRouter{ID: fmt.Sprint("r", len(st.routers)), Live: true, Failing: all})
+		}
+	}
+	for _, c := range []struct {
+		name string
+		st   *state
+		want string
+	}{
+		{"does not answer", world(alone, dyno("a", "web.1", 3, up), failing(10, "run-a")), "revive a"},
+		{"few requests", world(alone, dyno("a", "web.1", 3, up), failing(9, "run-a")), ""},
+		{"another router reaches it", world(alone, dyno("a", "web.1", 3, up), failing(50, "run-a"), failing(5, "run-a")), ""},
+		{"a dead router says so", world(alone, dyno("a", "web.1", 3, up), failing(50, "run-a"), func(st *state) { st.routers[0].Live = false }), ""},
+		{"too young", world(alone, dyno("a", "web.1", 3, up, func(p *store.Placement) {
+			p.Assignment.CreatedAt = epoch.Add(55 * time.Minute)
+		}), failing(50, "run-a")), ""},
+		{"on its way: the old one serves on", world(alone, dyno("a", "web.1", 3, up, replace), dyno("b", "web.1", 3, starting), failing(50, "run-a")), ""},
+		{"crashed meanwhile", world(alone, dyno("a", "web.1", 3, crashed), failing(50, "run-a")), ""},
+		{"all of an app: one after the other", world(formation("web", 3), dyno("a", "web.1", 3, up), dyno("b", "web.2", 3, up), dyno("c", "web.3", 3, up),
+			failing(10, "run-a", "run-b", "run-c")), "revive a"},
+		{"the next waits for the first", world(formation("web", 2), dyno("a", "web.1", 3, up, replace), dyno("b", "web.2", 3, up),
+			failing(10, "run-a", "run-b")), "place app/web.1@h1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			if got := describe(plan(c.st)); got != c.want {
+				t.Errorf("plan is %q, want %q", got, c.want)
+			}
+		})
+	}
+}

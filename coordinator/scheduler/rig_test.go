@@ -301,6 +301,7 @@ type router struct {
 	mu     sync.Mutex
 	tables []manifold.RouteTable
 	open   map[string]int
+	fails  map[string]int
 }
 
 func (r *rig) router() *router {
@@ -320,7 +321,7 @@ func (r *rig) router() *router {
 
 func (rt *router) ack(link *manifold.Link) error {
 	rt.mu.Lock()
-	a := manifold.RouteAck{Draining: rt.open}
+	a := manifold.RouteAck{Draining: rt.open, Failing: rt.fails}
 	if len(rt.tables) > 0 {
 		a.Revision = rt.tables[len(rt.tables)-1].Revision
 	}

@@ -29,6 +29,8 @@ type Settings struct {
 	Cycle       time.Duration    // a dyno's age, after which another takes its place
 	CycleJitter time.Duration    // more, at most, drawn for each dyno
 	CycleAtOnce int              // dynos cycling at once in all; of one app a quarter of its dynos
+	Failures    int              // requests in a row a web dyno did not answer, after which another takes its place
+	FailureRest time.Duration    // a dyno's age before that
 	Drain       time.Duration    // at most, for routers to finish requests on a dyno that goes
 	StartGrace  time.Duration    // after our start, for hosts and routers to come back
 	HostLost    time.Duration    // of silence, after which a host's dynos are placed elsewhere
@@ -41,6 +43,7 @@ func DefaultSettings() Settings {
 		Domain: "localhost", Backoff: manifold.BackoffClassic,
 		BootTimeout: 60 * time.Second, Grace: 30 * time.Second, Drain: 30 * time.Second,
 		Cycle: 24 * time.Hour, CycleJitter: 216 * time.Minute, CycleAtOnce: 10,
+		Failures: 10, FailureRest: 10 * time.Minute,
 		StartGrace: 10 * time.Second, HostLost: 5 * time.Minute,
 		OneOffs: 50,
 	}
@@ -260,6 +263,11 @@ func (s *Scheduler) do(ctx context.Context, st *state, a action) (changed bool, 
 		s.cfg.Attach.Cancel(a.id) // a client that still waits for it waits in vain
 	case cycle:
 		err = s.update(ctx, a.id, func(p *store.Placement) { p.Replace, p.Cycled = true, true })
+	case revive:
+		err = s.update(ctx, a.id, func(p *store.Placement) { p.Replace = true })
+		if err == nil && s.cfg.Tell != nil {
+			s.cfg.Tell(a.slot.app, a.slot.dyno, a.text)
+		}
 	case remove:
 		err = s.cfg.Store.DeletePlacement(ctx, a.id)
 	case say:

@@ -258,3 +258,27 @@ func TestCyclingWithoutAGap(t *testing.T) {
 		t.Errorf("the host was not told that %s went for its age; %s is there now", first, second)
 	}
 }
+
+// A dyno that routers get no answer from is replaced without a gap, and the
+// app's log says why.
+func TestDynoThatDoesNotAnswerIsReplaced(t *testing.T) {
+	r := newRig(t)
+	r.set.FailureRest = time.Millisecond
+	r.start()
+	agent, router := r.agent(), r.router()
+	app := r.app(types)
+	first := agent.one("web.1")
+	eventually(t, "the first dyno is routed", func() bool { return router.routesTo(app.ID, first) })
+	router.mu.Lock()
+	router.fails = map[string]int{"run-" + first: 12}
+	router.mu.Unlock()
+	router.say(nil)
+	second := agent.one("web.1", first)
+	eventually(t, "the second one is routed", func() bool { return router.routesTo(app.ID, second) })
+	router.neverBare(app.ID)
+	lines, err := r.logs.Recent(app.ID, logs.Filter{}, 100)
+	must(t, err)
+	if len(lines) != 1 || lines[0].Text != "Replacing a dyno that did not answer its last 12 requests" || lines[0].Process != "web.1" {
+		t.Errorf("the log says %+v", lines)
+	}
+}
