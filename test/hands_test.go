@@ -20,7 +20,8 @@ import (
 // hands is an SRE on a host that runs the sample app.
 type hands struct {
 	*testing.T
-	p *platform.Instance
+	p   *platform.Instance
+	env []string // of a host that is not p's own
 }
 
 // host is "manifold host …".
@@ -29,7 +30,9 @@ func (h hands) host(args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	h.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, filepath.Join(platform.Programs, "manifold"), append([]string{"host"}, args...)...)
-	cmd.Env = h.p.Environ()
+	if cmd.Env = h.env; cmd.Env == nil {
+		cmd.Env = h.p.Environ()
+	}
 	return cmd
 }
 
@@ -70,10 +73,10 @@ func (h hands) dyno(name string) (found hostDyno) {
 // TestExecByHand: a shell in a running dyno through a real terminal, and any
 // bytes through pipes.
 func TestExecByHand(t *testing.T) {
-	h := hands{t, running(t)}
+	h := hands{T: t, p: running(t)}
 	h.p.Answers(t, "hello", "/", "Hello")
 	t.Run("terminal", func(t *testing.T) {
-		h := hands{t, h.p}
+		h := hands{T: t, p: h.p}
 		before := h.does("exec", "hello:web.1", "cat /proc/1/sched | head -1; echo $DYNO $PORT; id -u")
 		if !strings.Contains(before, "web.1 ") || !strings.HasSuffix(before, "\n1000\n") {
 			t.Errorf("the command said %q", before)
@@ -97,7 +100,7 @@ func TestExecByHand(t *testing.T) {
 		}
 	})
 	t.Run("pipes", func(t *testing.T) {
-		h := hands{t, h.p}
+		h := hands{T: t, p: h.p}
 		random := rand.NewChaCha8([32]byte{4})
 		sent := make([]byte, 3<<20)
 		_, _ = random.Read(sent)
@@ -117,7 +120,7 @@ func TestExecByHand(t *testing.T) {
 		}
 	})
 	t.Run("lost", func(t *testing.T) {
-		h := hands{t, h.p}
+		h := hands{T: t, p: h.p}
 		cmd := h.host("exec", "hello:web.1", "echo begun; sleep 1000")
 		out, err := cmd.StdoutPipe()
 		if err := errors.Join(err, cmd.Start()); err != nil {
@@ -149,7 +152,7 @@ func (h hands) awaitProcess(name string) {
 // TestHandsOnARunningDyno: freeze, restart, keep and autopsy, drain of a single
 // host; then the host is healthy, and a bundle of it holds no secret.
 func TestHandsOnARunningDyno(t *testing.T) {
-	h := hands{t, running(t)}
+	h := hands{T: t, p: running(t)}
 	p := h.p
 	p.Answers(t, "hello", "/", "Hello")
 
@@ -243,4 +246,87 @@ func TestHandsOnARunningDyno(t *testing.T) {
 	if info, err := os.Stat(to); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("%v, %v", info, err)
 	}
+}
+
+// TestDrainMovesDynos: on two hosts a drained one is empty in a while, no
+// request fails meanwhile, and what it had runs on the other.
+func TestDrainMovesDynos(t *testing.T) {
+	p := own(t)
+	if err := p.Start(); err != nil {
+		t.Fatal(err)
+	}
+	first := hands{T: t, p: p}
+	second := first.secondHost()
+	p.Answers(t, "hello", "/", "Hello")
+	ctx, stop := context.WithCancel(t.Context())
+	load := make(chan [2]int, 1)
+	go func() {
+		asked, failed := 0, 0
+		for ctx.Err() == nil {
+			status, _, err := p.Visit("hello", "/")
+			if asked++; err != nil || status != 200 {
+				failed++
+			}
+			time.Sleep(5 * time.Millisecond)
+		}
+		load <- [2]int{asked, failed}
+	}()
+	first.does("drain", "--wait", "90s")
+	if d := second.dyno("hello:web.1"); d.State != "up" {
+		t.Errorf("on the second host web.1 is %+v", d)
+	}
+	first.does("undrain")
+	second.does("drain", "--wait", "90s") // and back: the second host's end
+	stop()
+	if n := <-load; n[1] > 0 || n[0] < 100 {
+		t.Errorf("%d of %d requests failed", n[1], n[0])
+	} else {
+		t.Logf("%d requests, none failed", n[0])
+	}
+	p.Answers(t, "hello", "/", "Hello")
+}
+
+// secondHost starts an agent with a home, links and user ids of its own, which
+// joins the platform as another machine would.
+func (h hands) secondHost() hands {
+	h.Helper()
+	dir := h.TempDir()
+	home, run := filepath.Join(dir, "home"), filepath.Join(dir, "run")
+	err := os.Mkdir(home, 0o755)
+	if err == nil {
+		err = os.Symlink(filepath.Join(h.p.Home, "stacks"), filepath.Join(home, "stacks"))
+	}
+	if err != nil {
+		h.Fatal(err)
+	}
+	other := hands{T: h.T, p: h.p}
+	other.env = append(h.p.Environ(),
+		"MANIFOLD_HOME="+home, "MANIFOLD_RUN="+run, "MANIFOLD_INSTANCE="+h.p.Name+"b",
+		fmt.Sprintf("MANIFOLD_POOL=10.%d.16.0/24", 128+h.p.Number()), fmt.Sprintf("MANIFOLD_UID_BASE=%d", 4_280_000_000),
+		"MANIFOLD_JOIN_TOKEN_FILE="+filepath.Join(h.p.Home, "coordinator", "join-token"),
+	)
+	agent := exec.Command(filepath.Join(platform.Programs, "manifold-agent"))
+	agent.Env = other.env
+	var log bytes.Buffer
+	agent.Stdout, agent.Stderr = &log, &log
+	if err := agent.Start(); err != nil {
+		h.Fatal(err)
+	}
+	h.Cleanup(func() {
+		out, err := exec.Command("curl", "-sf", "--unix-socket", filepath.Join(run, "agent.sock"), "-X", "POST", "http://agent/v1/teardown").CombinedOutput()
+		if err != nil {
+			_ = agent.Process.Kill()
+			h.Errorf("tear the second host down: %v: %s", err, out)
+		}
+		if err := agent.Wait(); err != nil {
+			h.Errorf("the second agent ended with %v:\n%s", err, log.String())
+		}
+	})
+	platform.Eventually(h.T, 30*time.Second, func() error {
+		if out, err := other.host("ps").CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+		return nil
+	})
+	return other
 }
