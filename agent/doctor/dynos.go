@@ -169,7 +169,7 @@ func slots(f Facts) (found []Finding) {
 		found = append(found, Finding{Check: "slot-shared", Subject: fmt.Sprint(t.Slot), Level: Fault,
 			What: fmt.Sprintf("runs %s and %s both have slot %d", other.Run, t.Run, t.Slot),
 			Why:  "they share user ids, address and link: each can reach into the other, and only one has a network",
-			Do:   "stop both dynos: manifold host stop " + other.Run + " " + t.Run})
+			Do:   "stop both dynos, each with: manifold host stop RUN"})
 	}
 	return found
 }
