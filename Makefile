@@ -90,6 +90,11 @@ test-survive: ## The agent killed 200 times and dynos replaced in every way unde
 	@test/packages $(TEST_PACKAGES)
 	@MANIFOLD_SURVIVE=full go test -count=1 -timeout 30m -v ./test/survive
 
+.PHONY: test-deploys
+test-deploys: ## 50 deploys under 300 requests a second, no request failed (as root)
+	@test/packages $(TEST_PACKAGES)
+	@MANIFOLD_TEST_DEPLOYS=50 go test -count=1 -timeout 30m -v -run '^TestDeploysUnderLoad$$' ./test
+
 .PHONY: lint
 lint: build ## Format, vet, staticcheck, tidy
 	@test/lint

@@ -19,6 +19,7 @@ import (
 	"manifold/coordinator/phase"
 	"manifold/coordinator/pki"
 	"manifold/coordinator/scheduler"
+	"manifold/coordinator/sources"
 	"manifold/coordinator/store"
 	"manifold/slugfs"
 	"manifold/slugfs/stack"
@@ -35,6 +36,7 @@ type rooms struct {
 	fleet     *fleet.Server
 	scheduler *scheduler.Scheduler
 	outputs   *outputs.Room
+	sources   *sources.Room
 	phase     *phase.Room
 	compiler  *compiler.Compiler
 	git       *git.Server
@@ -70,11 +72,11 @@ func openRooms(ctx context.Context, cfg Config) (_ *rooms, err error) {
 		return nil, err
 	}
 	r.closers = append(r.closers, r.images)
-	return r, r.openWork()
+	return r, r.openWork(ctx)
 }
 
 // openWork opens the rooms that work on what the others keep.
-func (r *rooms) openWork() (err error) {
+func (r *rooms) openWork(ctx context.Context) (err error) {
 	cfg := r.cfg
 	cert, err := r.ca.Server(certNames(cfg.AttachAddr)...)
 	if err != nil {
@@ -100,13 +102,21 @@ func (r *rooms) openWork() (err error) {
 		},
 		Tell: func(app, process, text string) { r.logs.Write(app, manifold.SourceHeroku, process, text) },
 	})
+	key, err := r.store.Once(ctx, "sources", sources.Key)
+	if err != nil {
+		return err
+	}
+	if r.sources, err = sources.Open(cfg.dir("sources"), key); err != nil {
+		return err
+	}
+	r.closers = append(r.closers, r.sources)
 	if r.outputs, err = outputs.Open(cfg.dir("outputs")); err != nil {
 		return err
 	}
 	r.closers = append(r.closers, r.outputs)
 	r.phase = phase.New(phase.Config{Store: r.store, Dynos: r.scheduler, Logs: r.logs, Outputs: r.outputs, Log: cfg.Log.With("room", "phase")})
 	r.compiler, err = compiler.New(compiler.Config{
-		Dir: cfg.dir("cache"), Runner: r.scheduler, Store: r.store, Log: cfg.Log.With("room", "compiler"),
+		Dir: cfg.dir("cache"), Runner: r.scheduler, Store: r.store, Outputs: r.outputs, Log: cfg.Log.With("room", "compiler"),
 		Layers: func(name string) ([]manifold.Image, error) {
 			s, err := r.stack(name)
 			return s.Build, err
@@ -120,6 +130,7 @@ func (r *rooms) openWork() (err error) {
 	if err != nil {
 		return err
 	}
+	r.closers = append(r.closers, r.compiler)
 	r.git, err = git.New(git.Config{
 		Dir: cfg.dir("git"), Socket: hookSocket(cfg.Settings), Store: r.store, Builder: r.compiler, Log: cfg.Log.With("room", "git"),
 	})
@@ -180,6 +191,13 @@ func (r *rooms) forget(app string) error {
 // and images. It runs before any build can, so that nothing new is taken for
 // old.
 func (r *rooms) collect(ctx context.Context) error {
+	if err := r.store.AbandonBuilds(ctx); err != nil {
+		return err
+	}
+	printed, err := r.store.Outputs(ctx)
+	if err != nil {
+		return err
+	}
 	apps, err := r.store.Apps(ctx)
 	if err != nil {
 		return err
@@ -209,5 +227,5 @@ func (r *rooms) collect(ctx context.Context) error {
 	if freed > 0 {
 		r.cfg.Log.Info("removed images no slug names", "bytes", freed)
 	}
-	return errors.Join(err, r.git.Collect(exists), r.compiler.Collect(exists))
+	return errors.Join(err, r.git.Collect(exists), r.compiler.Collect(exists), r.outputs.Collect(func(name string) bool { return printed[name] }))
 }

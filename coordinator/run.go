@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"manifold/coordinator/compiler"
 	"manifold/coordinator/git"
 	"manifold/coordinator/platform"
 	"manifold/slugfs/stack"
@@ -80,7 +81,7 @@ func (r *rooms) front() (http.Handler, error) {
 		offered[i] = platform.Stack{Name: s.Name, BuiltAt: s.BuiltAt}
 	}
 	api, err := platform.New(platform.Config{
-		Store: r.store, Dynos: r.scheduler, Logs: r.logs, Stacks: offered, WebURL: r.webURL,
+		Store: r.store, Dynos: r.scheduler, Logs: r.logs, Builds: r.compiler, Sources: r.sources, Outputs: r.outputs, Stacks: offered, WebURL: r.webURL,
 		AttachURL:    r.attachURL,
 		GitURL:       func(app string) string { return "http://" + dialable(r.cfg.APIAddr) + "/" + app + ".git" },
 		Forget:       r.forget,
@@ -97,6 +98,10 @@ func (r *rooms) front() (http.Handler, error) {
 			r.logs.ServeHTTP(w, req)
 		case strings.HasPrefix(req.URL.Path, "/outputs/"):
 			r.outputs.ServeHTTP(w, req)
+		case strings.HasPrefix(req.URL.Path, "/sources/"):
+			r.sources.ServeHTTP(w, req)
+		case req.URL.Path == "/buildpacks", strings.HasPrefix(req.URL.Path, "/buildpacks/"):
+			compiler.Registry(w, req)
 		case req.URL.Path == "/healthz":
 			r.health(w, req)
 		default:

@@ -1,7 +1,6 @@
 package compiler
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -28,6 +27,7 @@ const (
 	exitFetch                   // a chosen buildpack could not be fetched
 	exitDiskFull                // and so whatever was being done failed
 	exitRelease                 // bin/release failed
+	exitUnpack                  // of the bootstrap: the source could not be unpacked
 )
 
 // The outputs of a build's dyno.
@@ -49,6 +49,9 @@ type build struct {
 	Request
 	id     string
 	out    *printer
+	output io.Closer // the kept one
+	record manifold.Build
+	cancel context.CancelCauseFunc
 	stack  string
 	config map[string]string // config vars
 	packs  []pack
@@ -56,28 +59,16 @@ type build struct {
 	name   string // of the app's kind, as the driver announced it last
 }
 
-func (b *build) run(ctx context.Context) (manifold.Release, error) {
-	leave, err := b.enter(ctx, b.App.ID, func() { b.out.step("Waiting for another app's build to end") })
-	if err != nil {
-		return manifold.Release{}, err
-	}
-	defer leave()
-	b.say("Build started by user %s", b.By.Email)
-	release, err := b.buildAndRelease(ctx)
-	if err != nil {
-		b.say("Build failed")
-		return release, err
-	}
-	b.say("Build succeeded")
-	return b.launch(ctx, release)
-}
-
 // say writes into the app's log what its owners shall know later, in Heroku's
 // words.
 func (b *build) say(format string, args ...any) { b.cfg.Say(b.App.ID, fmt.Sprintf(format, args...)) }
 
-func (b *build) buildAndRelease(ctx context.Context) (_ manifold.Release, err error) {
-	b.stack = cmp.Or(b.App.BuildStack, b.App.Stack)
+func (b *build) run(ctx context.Context) (_ manifold.Release, err error) {
+	leave, err := b.wait(ctx)
+	if err != nil {
+		return manifold.Release{}, err
+	}
+	defer leave()
 	b.out.line("Building source:")
 	b.out.line("")
 	b.out.step("Building on the %s stack", title(b.stack))
@@ -215,6 +206,8 @@ func (b *build) judge(job scheduler.JobResult) error {
 	case exitDiskFull:
 		return refuse(b.failedToCompile(), fmt.Sprintf("The build filled its disk (max is %dM and %d files).",
 			manifold.BuildSize.Disk>>20, manifold.BuildSize.Inodes))
+	case exitUnpack:
+		return refuse("Push rejected, the source could not be unpacked. See above.")
 	case exitRelease:
 		return refuse("Push rejected, the buildpack's bin/release failed. See above.")
 	}
@@ -288,7 +281,7 @@ func (b *build) deploy(ctx context.Context, slug manifold.Slug) (manifold.Releas
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
-	release, err := b.cfg.Store.Deploy(ctx, b.App.ID, slug, "Deploy "+short(b.Commit), b.By)
+	release, err := b.cfg.Store.Deploy(ctx, b.App.ID, slug, strings.TrimSpace("Deploy "+short(b.Commit)), b.By)
 	if err != nil {
 		return manifold.Release{}, fmt.Errorf("release the slug: %w", err)
 	}

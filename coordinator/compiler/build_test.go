@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/coordinator/outputs"
 	"manifold/coordinator/scheduler"
 )
 
@@ -99,11 +100,17 @@ type fakeStore struct {
 	config   map[string]string
 	err      error
 	deployed []manifold.Slug
+	builds   []manifold.Build // as they were written down
 	said     string
 }
 
 func (s *fakeStore) NewestRelease(context.Context, string) (manifold.Release, error) {
 	return manifold.Release{Version: 2 + len(s.deployed), Config: s.config}, nil
+}
+
+func (s *fakeStore) PutBuild(_ context.Context, b *manifold.Build) ([]string, error) {
+	s.builds = append(s.builds, *b)
+	return nil, nil
 }
 
 func (s *fakeStore) Deploy(_ context.Context, _ string, slug manifold.Slug, description string, _ manifold.User) (manifold.Release, error) {
@@ -141,8 +148,13 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 		outputResult: resultJSON("Go\n", "worker: bin/worker\n", "default_process_types:\n  web: bin/web\n  worker: no\n"),
 		outputCache:  "the cache",
 	}
+	kept, err := outputs.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { kept.Close() })
 	cfg := Config{
-		Dir: t.TempDir(), Runner: r.runner, Store: r.store, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+		Dir: t.TempDir(), Outputs: kept, Runner: r.runner, Store: r.store, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
 		Layers: func(string) ([]manifold.Image, error) { return []manifold.Image{{Digest: "sha256:build"}}, nil },
 		URL:    func(a manifold.App) string { return "http://" + a.Name + ".localhost:8080" },
 		Say:    func(app, text string) { r.log = append(r.log, app+": "+text) },
@@ -150,10 +162,10 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 	if change != nil {
 		change(&cfg)
 	}
-	var err error
 	if r.Compiler, err = New(cfg); err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { r.Close() })
 	r.req = Request{
 		App: manifold.App{ID: "id-of-demo", Name: "demo", Stack: "old", BuildStack: "cedar"}, By: manifold.User{Email: "a@localhost"},
 		Commit: "a3f713b000000000000000000000000000000000", Source: source(map[string]string{"main.go": "package main\n"}),

@@ -11,10 +11,10 @@ import (
 	"sync"
 	"time"
 
-	"github.com/google/uuid"
-
 	"manifold"
+	"manifold/coordinator/outputs"
 	"manifold/coordinator/scheduler"
+	"manifold/coordinator/store"
 )
 
 // Runner runs a build's dyno. *scheduler.Scheduler is one.
@@ -27,14 +27,16 @@ type Runner interface {
 type Store interface {
 	NewestRelease(ctx context.Context, app string) (manifold.Release, error)
 	Deploy(ctx context.Context, app string, slug manifold.Slug, description string, by manifold.User) (manifold.Release, error)
+	PutBuild(ctx context.Context, b *manifold.Build) (forgotten []string, err error)
 }
 
 // Config is what a Compiler is made of. Zero limits are their defaults.
 type Config struct {
-	Dir    string // build caches are kept here; ours alone
-	Runner Runner
-	Store  Store
-	Log    *slog.Logger
+	Dir     string // build caches are kept here; ours alone
+	Runner  Runner
+	Store   Store
+	Outputs *outputs.Room // where what builds print can be read again
+	Log     *slog.Logger
 
 	// Layers gives the images a build on a stack runs on, top first.
 	Layers func(stack string) ([]manifold.Image, error)
@@ -61,7 +63,7 @@ type Config struct {
 type Request struct {
 	App    manifold.App
 	By     manifold.User
-	Commit string // full hex id
+	Commit string // full hex id; of a source that was not pushed, whatever its client calls it
 	// Source writes the checkout as a tar. It is called again when the build's
 	// dyno has to start reading anew, never twice at the same time.
 	Source func(w io.Writer) error
@@ -73,8 +75,12 @@ type Compiler struct {
 	cache cache
 	slots chan struct{} // one token per build that may run now
 
+	life       context.Context // of builds that Start started
+	end        context.CancelFunc
+	background sync.WaitGroup
+
 	mu       sync.Mutex
-	building map[string]bool // App.ID
+	building map[string]*build // by App.ID
 }
 
 // New makes a compiler, and its directory if need be.
@@ -94,10 +100,16 @@ func New(cfg Config) (*Compiler, error) {
 	if err := caches.tidy(); err != nil {
 		return nil, fmt.Errorf("tidy the build caches: %w", err)
 	}
-	return &Compiler{
-		cfg: cfg, cache: caches,
-		slots: make(chan struct{}, cfg.Builds), building: map[string]bool{},
-	}, nil
+	c := &Compiler{cfg: cfg, cache: caches, slots: make(chan struct{}, cfg.Builds), building: map[string]*build{}}
+	c.life, c.end = context.WithCancel(context.Background())
+	return c, nil
+}
+
+// Close ends the builds that Start started, and waits for them.
+func (c *Compiler) Close() error {
+	c.end()
+	c.background.Wait()
+	return nil
 }
 
 // Build compiles the source, makes a slug of it and releases it. All that the
@@ -106,49 +118,63 @@ func New(cfg Config) (*Compiler, error) {
 // serves on. Cancelling ctx stops the build until the release is being made;
 // from then on it completes, and so does its release command.
 func (c *Compiler) Build(ctx context.Context, r Request, out io.Writer) (manifold.Release, error) {
-	p := &printer{w: out}
-	b := &build{Compiler: c, Request: r, id: uuid.NewString(), out: p}
-	release, err := b.run(ctx)
+	b, ctx, err := c.begin(ctx, r, out)
 	if err != nil {
-		b.explain(err)
-		c.cfg.Log.Info("build failed", "app", r.App.Name, "build", b.id, "commit", r.Commit, "error", err)
-		return manifold.Release{}, fmt.Errorf("build %s: %w", r.App.Name, err)
+		(&build{Compiler: c, Request: r, out: &printer{w: out}}).explain(err)
+		return manifold.Release{}, err
 	}
-	c.cfg.Log.Info("build released", "app", r.App.Name, "build", b.id, "commit", r.Commit, "version", release.Version)
-	return release, nil
+	return b.build(ctx)
 }
+
+// Start begins a build that nobody waits for, and returns its record, from
+// which on it can be followed. ErrBusy: another build of the app is running.
+func (c *Compiler) Start(r Request) (manifold.Build, error) {
+	b, ctx, err := c.begin(c.life, r, io.Discard)
+	if err != nil {
+		return manifold.Build{}, err
+	}
+	started := b.record                             // a copy: the build changes its own
+	c.background.Go(func() { _, _ = b.build(ctx) }) // what became of it is in its record
+	return started, nil
+}
+
+// Cancel ends a running build, by a push or by Start, and says whether there
+// was one. It has failed then, if it had not been released yet.
+func (c *Compiler) Cancel(app, id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	b := c.building[app]
+	if b == nil || b.id != id {
+		return false
+	}
+	b.cancel(context.Canceled)
+	return true
+}
+
+// Purge forgets an app's build caches. One that a running build makes is kept.
+func (c *Compiler) Purge(app string) error { return c.cache.drop(app) }
 
 // Collect removes the build caches of apps that exist (App.ID) does not know.
 // It may be called at any time if exists looks at the present: it is asked
 // after the caches were listed.
 func (c *Compiler) Collect(exists func(app string) bool) error { return c.cache.collect(exists) }
 
-// enter takes the app's place and one of the build slots.
-func (c *Compiler) enter(ctx context.Context, app string, waiting func()) (leave func(), err error) {
-	c.mu.Lock()
-	busy := c.building[app]
-	c.building[app] = true
-	c.mu.Unlock()
-	if busy {
-		return nil, refuse("Another build of this app is running. Wait until it has ended, then push again.")
-	}
-	release := func() {
-		c.mu.Lock()
-		delete(c.building, app)
-		c.mu.Unlock()
-	}
+// ErrBusy means that another build of the app is running.
+var ErrBusy = refuse("Another build of this app is running. Wait until it has ended, then push again.")
+
+// wait takes one of the build slots.
+func (b *build) wait(ctx context.Context) (leave func(), err error) {
 	select {
-	case c.slots <- struct{}{}:
+	case b.slots <- struct{}{}:
 	default:
-		waiting()
+		b.out.step("Waiting for another app's build to end")
 		select {
-		case c.slots <- struct{}{}:
+		case b.slots <- struct{}{}:
 		case <-ctx.Done():
-			release()
 			return nil, context.Cause(ctx)
 		}
 	}
-	return func() { <-c.slots; release() }, nil
+	return func() { <-b.slots }, nil
 }
 
 // refusal is a failure the pusher can do something about; its text is for
@@ -171,6 +197,8 @@ func (b *build) explain(err error) {
 		b.out.problem(r.lines...)
 	case errors.Is(err, context.Canceled):
 		b.out.problem("Build cancelled. Nothing was released.")
+	case errors.Is(err, store.ErrNotFound), errors.Is(err, scheduler.ErrStopped):
+		b.out.problem("The app was deleted while this build ran.")
 	case errors.Is(err, scheduler.ErrNoHost):
 		b.out.problem("No build could be started: " + scheduler.ErrNoHost.Error())
 	default:

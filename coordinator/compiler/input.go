@@ -19,7 +19,7 @@ var driver []byte
 
 // bootstrap is the build dyno's command: it unpacks its standard input and
 // becomes the driver.
-const bootstrap = "mkdir /tmp/job && cd /tmp/job && tar -x -f - && exec bash driver"
+const bootstrap = "mkdir /tmp/job && cd /tmp/job && { tar -x -f - || exit 16; } && exec bash driver"
 
 // maxSourceFiles bounds the entries of a checkout; the build dyno's inodes
 // would end soon after.
@@ -159,6 +159,13 @@ func copySource(tw *tar.Writer, r io.Reader, limit int64) error {
 		h, err := tr.Next()
 		if err == io.EOF {
 			return nil
+		}
+		var r *refusal
+		if errors.As(err, &r) {
+			return r
+		}
+		if errors.Is(err, tar.ErrHeader) || errors.Is(err, io.ErrUnexpectedEOF) {
+			return refuse("The source is no tar that can be read: " + clip(err.Error()))
 		}
 		if err != nil {
 			return fmt.Errorf("read the checkout: %w", err)

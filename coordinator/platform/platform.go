@@ -30,10 +30,13 @@ import (
 
 // Config is what the API stands on. Fields without a default are needed.
 type Config struct {
-	Store  *store.Store
-	Dynos  Dynos
-	Logs   Logs
-	Stacks []Stack // at least one; the first is for apps that name none
+	Store   *store.Store
+	Dynos   Dynos
+	Logs    Logs
+	Builds  Builds
+	Sources Sources
+	Outputs Outputs
+	Stacks  []Stack // at least one; the first is for apps that name none
 	// WebURL is where an app answers, GitURL where it is pushed to. Both get
 	// the app's name, and both results hold an explicit port, since the CLI
 	// fills in the API's own where there is none.
@@ -79,6 +82,8 @@ func New(cfg Config) (http.Handler, error) {
 	switch {
 	case cfg.Store == nil || cfg.Dynos == nil || cfg.Logs == nil || cfg.Log == nil:
 		return nil, errors.New("platform: Store, Dynos, Logs and Log must be set")
+	case cfg.Builds == nil || cfg.Sources == nil || cfg.Outputs == nil:
+		return nil, errors.New("platform: Builds, Sources and Outputs must be set")
 	case cfg.WebURL == nil || cfg.GitURL == nil || cfg.AttachURL == nil || cfg.Forget == nil:
 		return nil, errors.New("platform: WebURL, GitURL, AttachURL and Forget must be set")
 	case len(cfg.Stacks) == 0:
@@ -118,6 +123,7 @@ type routes map[string]handler
 var resources = []func(*api) routes{
 	accountRoutes,
 	appRoutes,
+	buildRoutes,
 	auditRoutes,
 	authorizationRoutes,
 	buildpackRoutes,
@@ -135,6 +141,7 @@ var resources = []func(*api) routes{
 	rateRoutes,
 	releaseRoutes,
 	slugRoutes,
+	sourceRoutes,
 }
 
 func noSuchEndpoint(c *call) (answer, error) {

@@ -62,7 +62,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 		t.Fatal(err)
 	}
 	cfg := Config{
-		Store: st, Dynos: r.dynos, Logs: hub, Log: log,
+		Store: st, Dynos: r.dynos, Logs: hub, Log: log, Builds: &fakeBuilds{store: st}, Sources: newSources(t), Outputs: newOutputs(t),
 		Stacks: []Stack{{Name: "cedar", BuiltAt: time.Now()}, {Name: "cedar-2", BuiltAt: time.Now()}},
 		WebURL: func(app string) string { return "http://" + app + ".localhost:8080/" },
 		GitURL: func(app string) string { return "https://localhost:5443/" + app + ".git" },

@@ -151,7 +151,7 @@ func (s *Scheduler) await(ctx context.Context, host string, a manifold.Assignmen
 			}
 			return *d.Result, nil
 		case placed && (!there || now.Phase != store.Placed):
-			return manifold.Result{}, errors.New("it was stopped: its app was deleted")
+			return manifold.Result{}, fmt.Errorf("%w: its app was deleted", ErrStopped)
 		case st.lost(host):
 			return manifold.Result{}, errors.New("the host it ran on went away: try again")
 		}

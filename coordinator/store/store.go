@@ -39,6 +39,7 @@ var (
 //	releases/APP/0000000001   release, and the version that set its config vars
 //	configs/APP/0000000001    config vars, sealed
 //	phases/APP                the release whose command runs, while it does
+//	builds/APP/BUILD          build
 //	formations/APP            the whole formation
 //	drains/APP                its log drains, sealed
 //	slugs/SLUG                slug

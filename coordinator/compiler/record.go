@@ -1,0 +1,96 @@
+package compiler
+
+import (
+	"cmp"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/google/uuid"
+
+	"manifold"
+	"manifold/coordinator/store"
+)
+
+// begin takes the app's place and writes down that a build is on its way. What
+// it prints goes to out and is kept. The context that is returned ends also
+// when the build is cancelled.
+func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build, context.Context, error) {
+	b := &build{Compiler: c, Request: r, id: uuid.NewString(), stack: cmp.Or(r.App.BuildStack, r.App.Stack)}
+	ctx, b.cancel = context.WithCancelCause(ctx)
+	c.mu.Lock()
+	busy := c.building[r.App.ID] != nil
+	if !busy {
+		c.building[r.App.ID] = b
+	}
+	c.mu.Unlock()
+	if busy {
+		return nil, nil, ErrBusy
+	}
+	b.record = manifold.Build{
+		ID: b.id, App: r.App.ID, User: r.By.Email, UserID: r.By.ID, Status: manifold.BuildPending,
+		Version: r.Commit, Stack: b.stack, Buildpacks: r.App.Buildpacks, Output: rand.Text(),
+	}
+	kept, err := c.cfg.Outputs.Create(b.record.Output)
+	if err != nil {
+		b.leave()
+		return nil, nil, err
+	}
+	// The kept one first: it takes everything, whoever goes away.
+	b.output, b.out = kept, &printer{w: io.MultiWriter(kept, out)}
+	if err := b.write(ctx); err != nil {
+		kept.Close()
+		b.leave()
+		return nil, nil, err
+	}
+	return b, ctx, nil
+}
+
+// leave gives the app's place back.
+func (b *build) leave() {
+	b.cancel(nil)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.building, b.App.ID)
+}
+
+// write puts the build's record, and drops the outputs of those it pushed out.
+func (b *build) write(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	forgotten, err := b.cfg.Store.PutBuild(ctx, &b.record)
+	if err != nil {
+		return fmt.Errorf("write down the build: %w", err)
+	}
+	return b.cfg.Outputs.Remove(forgotten...)
+}
+
+// build runs a build that has begun to its end, and tells everyone of it: its
+// record is final before its output ends.
+func (b *build) build(ctx context.Context) (manifold.Release, error) {
+	defer b.leave()
+	defer b.output.Close()
+	b.say("Build started by user %s", b.By.Email)
+	release, err := b.run(ctx)
+	b.record.Status = manifold.BuildFailed
+	if err == nil {
+		b.record.Status, b.record.Slug, b.record.Release = manifold.BuildSucceeded, release.Slug, release.ID
+	}
+	if werr := b.write(ctx); werr != nil && !errors.Is(werr, store.ErrNotFound) {
+		b.cfg.Log.Error("a build's end is not written down", "app", b.App.Name, "build", b.id, "error", werr)
+	}
+	b.say("Build %s", b.record.Status)
+	if err == nil {
+		release, err = b.launch(ctx, release)
+	}
+	if err != nil {
+		b.explain(err)
+		b.cfg.Log.Info("build failed", "app", b.App.Name, "build", b.id, "commit", b.Commit, "error", err)
+		return manifold.Release{}, fmt.Errorf("build %s: %w", b.App.Name, err)
+	}
+	b.cfg.Log.Info("build released", "app", b.App.Name, "build", b.id, "commit", b.Commit, "version", release.Version)
+	return release, nil
+}

@@ -1,0 +1,254 @@
+package test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"manifold/test/platform"
+)
+
+type buildReply struct {
+	ID, Status string
+	Output     string `json:"output_stream_url"`
+	Release    *struct{ ID string }
+}
+
+// tgz makes a gzipped tar of these entries.
+func tgz(t *testing.T, entries ...tar.Header) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for _, h := range entries {
+		content := h.Linkname
+		if h.Typeflag == tar.TypeReg {
+			h.Linkname, h.Size = "", int64(len(content))
+		}
+		if err := w.WriteHeader(&h); err != nil {
+			t.Fatal(err)
+		}
+		if h.Typeflag == tar.TypeReg {
+			_, _ = io.WriteString(w, content)
+		}
+	}
+	w.Close()
+	z.Close()
+	return b.Bytes()
+}
+
+// file is a regular file; its content travels in Linkname.
+func file(name, content string) tar.Header {
+	return tar.Header{Typeflag: tar.TypeReg, Name: name, Linkname: content, Mode: 0o755}
+}
+
+// upload makes a source and puts content there, as a client does: with nothing
+// but the URL.
+func upload(t *testing.T, p *platform.Instance, content []byte) (get string) {
+	t.Helper()
+	var s struct {
+		Blob struct {
+			Put string `json:"put_url"`
+			Get string `json:"get_url"`
+		} `json:"source_blob"`
+	}
+	p.Call(t, "POST", "/sources", nil, &s)
+	req, err := http.NewRequest("PUT", s.Blob.Put, bytes.NewReader(content))
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := platform.Loopback.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.StatusCode != 200 {
+		t.Fatalf("PUT the source: %s", res.Status)
+	}
+	return s.Blob.Get
+}
+
+func startBuild(t *testing.T, p *platform.Instance, app string, content []byte, packs ...string) buildReply {
+	t.Helper()
+	body := map[string]any{"source_blob": map[string]any{"url": upload(t, p, content), "version": "v1.2"}}
+	if len(packs) > 0 {
+		var named []map[string]string
+		for _, pack := range packs {
+			named = append(named, map[string]string{"url": pack})
+		}
+		body["buildpacks"] = named
+	}
+	var b buildReply
+	p.Call(t, "POST", "/apps/"+app+"/builds", body, &b)
+	return b
+}
+
+// watch reads a build's output to its end and returns the build as it is then.
+func watch(t *testing.T, p *platform.Instance, app string, b buildReply) (buildReply, string) {
+	t.Helper()
+	res, err := platform.Loopback.Get(b.Output)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil || res.StatusCode != 200 {
+		t.Fatalf("read the output: %s %v", res.Status, err)
+	}
+	p.Call(t, "GET", "/apps/"+app+"/builds/"+b.ID, nil, &b)
+	return b, string(text)
+}
+
+const answersFile = `import os, http.server
+class H(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200); self.end_headers(); self.wfile.write(open("answer").read().encode())
+http.server.HTTPServer(("", int(os.environ["PORT"])), H).serve_forever()
+`
+
+func python(answer string) []tar.Header {
+	return []tar.Header{file("Procfile", "web: exec python3 app.py\n"), file("requirements.txt", ""), file("app.py", answersFile), file("answer", answer)}
+}
+
+// A source that is uploaded is built, released and served, its output is read
+// as it comes and again; it can be cancelled; what strangers upload harms
+// nobody.
+func TestBuildsAPI(t *testing.T) {
+	p := running(t)
+	app := p.CreateApp(t)
+	b, out := watch(t, p, app, startBuild(t, p, app, tgz(t, python("from a tarball")...)))
+	if b.Status != "succeeded" || b.Release == nil || !strings.Contains(out, "Python app detected") || !strings.Contains(out, "deployed to Manifold") {
+		t.Errorf("%+v\n%s", b, out)
+	}
+	p.Answers(t, app, "/", "from a tarball")
+	if _, again := watch(t, p, app, b); again != out {
+		t.Errorf("read again, the output is %q", again)
+	}
+	if r := newest(t, p, app); r.Description != "Deploy v1.2" || r.ID != b.Release.ID {
+		t.Errorf("release %+v", r)
+	}
+
+	// Buildpacks in their order, all of them: the API's, for this build.
+	both := append(python("of two"), file("index.html", "hello"))
+	b, out = watch(t, p, app, startBuild(t, p, app, tgz(t, both...), "heroku/static", "heroku/python"))
+	first, second := strings.Index(out, "Static"), strings.Index(out, "Python app detected")
+	if b.Status != "succeeded" || first < 0 || second < first {
+		t.Errorf("two buildpacks: %+v\n%s", b, out)
+	}
+	p.Answers(t, app, "/", "of two")
+
+	hostile := map[string][]byte{
+		"leads out of it":            tgz(t, append(python("x"), file("../../tmp/evil", "x"))...),
+		"is no file, directory":      tgz(t, append(python("x"), tar.Header{Typeflag: tar.TypeLink, Name: "shadow", Linkname: "/etc/shadow"})...),
+		"holds \"null\"":             tgz(t, append(python("x"), tar.Header{Typeflag: tar.TypeChar, Name: "null", Devmajor: 1, Devminor: 3})...),
+		"The checkout is too large":  tgz(t, append(python("x"), zeros(t, 1100<<20))...),
+		"is no gzipped tar":          []byte("not a tar"),
+		"The source is damaged":      tgz(t, python("x")...)[:200],
+		"holds the path \"/etc/cron": tgz(t, append(python("x"), file("/etc/cron.d/evil", "x"))...),
+	}
+	for want, content := range hostile {
+		b, out := watch(t, p, app, startBuild(t, p, app, content))
+		if b.Status != "failed" || !strings.Contains(out, want) {
+			t.Errorf("%s: %s\n%s", want, b.Status, out)
+		}
+	}
+	// tar(1) in the build's own dyno refuses to write through a link.
+	b, out = watch(t, p, app, startBuild(t, p, app, tgz(t, append(python("x"), tar.Header{Typeflag: tar.TypeSymlink, Name: "up", Linkname: "../../.."}, file("up/driver", "exit 7"))...)))
+	if b.Status != "failed" || !strings.Contains(out, "the source could not be unpacked") {
+		t.Errorf("a tar that writes through a link: %s %q", b.Status, out)
+	}
+
+	slow := append(python("late"), file("bin/pre_compile", "x"), file("package.json", `{"name":"x","version":"1.0.0","scripts":{"build":"sleep 600"}}`))
+	running := startBuild(t, p, app, tgz(t, slow...), "heroku/nodejs")
+	p.Refused(t, 409, "POST", "/apps/"+app+"/builds", map[string]any{"source_blob": map[string]any{"url": upload(t, p, tgz(t, python("x")...))}}, "Another build")
+	p.PushRefused(t, platform.Sample(t, "hello"), app, "Another build of this app is running")
+	p.Call(t, "DELETE", "/apps/"+app+"/builds/"+running.ID, nil, nil)
+	b, out = watch(t, p, app, running)
+	if b.Status != "failed" || !strings.Contains(out, "Build cancelled. Nothing was released.") {
+		t.Errorf("cancelled: %s\n%s", b.Status, out)
+	}
+	p.Answers(t, app, "/", "of two")
+	p.Call(t, "DELETE", "/apps/"+app+"/build-cache", nil, nil)
+}
+
+// zeros is a file of n zeros, which cost next to nothing to send.
+func zeros(t *testing.T, n int) tar.Header {
+	t.Helper()
+	return file("zeros", strings.Repeat("\x00", n))
+}
+
+// An app that is deleted half-way through its build: the pusher is told, and
+// nothing is left of either.
+func TestAppDeletedDuringItsBuild(t *testing.T) {
+	p := running(t)
+	app := p.CreateApp(t)
+	dir := platform.Repository(t, map[string]string{
+		"package.json": `{"name":"x","version":"1.0.0","scripts":{"build":"sleep 600"}}`, "Procfile": "web: node x\n",
+	})
+	var out platform.Buffer
+	push := p.PushCommand(t, dir, app)
+	push.Stdout, push.Stderr = &out, &out
+	if err := push.Start(); err != nil {
+		t.Fatal(err)
+	}
+	platform.Eventually(t, 60*time.Second, func() error {
+		if !strings.Contains(out.String(), "Node.js app detected") {
+			return fmt.Errorf("not building yet: %s", out.String())
+		}
+		return nil
+	})
+	p.DeleteApp(app)
+	if err := push.Wait(); err == nil || !strings.Contains(out.String(), "The app was deleted while this build ran.") {
+		t.Errorf("%v, the pusher reads:\n%s", err, out.String())
+	}
+	p.Refused(t, 404, "GET", "/apps/"+app+"/builds", nil)
+}
+
+// What the CLI sets is what builds, in its order.
+func TestBuildpacksCommands(t *testing.T) {
+	p := running(t)
+	app := p.CreateApp(t)
+	dir := platform.Repository(t, map[string]string{
+		"Procfile": "web: exec python3 app.py\n", "requirements.txt": "", "app.py": answersFile, "answer": "by the CLI", "index.html": "hello",
+	})
+	cli := func(want string, args ...string) {
+		t.Helper()
+		out, err := p.Heroku(t, dir, append(args, "-a", app)...)
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("heroku %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+	}
+	using := func(packs ...string) {
+		t.Helper()
+		platform.Commit(t, dir)
+		out := p.Push(t, dir, app)
+		at := 0
+		for _, pack := range packs {
+			i := strings.Index(out[at:], "Using buildpack: "+pack)
+			if i < 0 {
+				t.Errorf("%s is not used, or not in its turn (%v):\n%s", pack, packs, out)
+				return
+			}
+			at += i
+		}
+		if n := strings.Count(out, "Using buildpack: "); n != len(packs) {
+			t.Errorf("%d buildpacks are used, want %v:\n%s", n, packs, out)
+		}
+	}
+	cli("Buildpack set", "buildpacks:set", "heroku/python")
+	using("heroku/python")
+	cli("Buildpack added", "buildpacks:add", "--index", "1", "heroku/static")
+	cli("heroku/static", "buildpacks")
+	using("heroku/static", "heroku/python")
+	cli("Buildpack removed", "buildpacks:remove", "heroku/static")
+	using("heroku/python")
+	cli("Buildpack", "buildpacks:clear")
+	using()
+	p.Answers(t, app, "/", "by the CLI")
+}
