@@ -52,6 +52,7 @@ type rig struct {
 	env      []string
 	stack    []manifold.Image
 	agent    *exec.Cmd
+	parents  []string // cgroups made for this rig; see narrow
 	log      *os.File
 }
 
@@ -187,6 +188,11 @@ func (r *rig) cleanUp() {
 		r.start()
 	}
 	r.teardown()
+	for _, dir := range r.parents {
+		if err := os.Remove(dir); err != nil {
+			r.t.Errorf("a cgroup of the test's: %v", err)
+		}
+	}
 	if left := r.left(); left != "" {
 		r.t.Errorf("left behind on this host:\n%s", left)
 	}

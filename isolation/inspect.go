@@ -77,10 +77,10 @@ const (
 
 // Inspect looks at everything. It costs some file reads for each process.
 func (b *Box) Inspect() Inspection {
-	run, s := b.record.Run, b.record.Slot
+	group, s := b.record.group(), b.record.Slot
 	i := Inspection{
-		Slot: int(s), Dir: b.Dir(), Cgroups: b.Cgroups(), Limits: b.host.cgroups.settings(run),
-		Init: b.host.cgroups.initPID(run), Processes: b.Processes(), Listeners: b.Listeners(),
+		Slot: int(s), Dir: b.Dir(), Cgroups: b.Cgroups(), Limits: b.host.cgroups.settings(group),
+		Init: b.host.cgroups.initPID(group), Processes: b.Processes(), Listeners: b.Listeners(),
 	}
 	if s >= 0 {
 		cfg := b.host.cfg
@@ -96,9 +96,9 @@ func (b *Box) Inspect() Inspection {
 
 // Cgroups are the run's directories that there are.
 func (b *Box) Cgroups() []string {
-	t, run := b.host.cgroups, b.record.Run
+	t, group := b.host.cgroups, b.record.group()
 	var dirs []string
-	for _, dir := range append([]string{t.dir(run)}, t.v1Dirs(run)...) {
+	for _, dir := range append([]string{t.dir(group)}, t.v1Dirs(group)...) {
 		if _, err := os.Stat(dir); err == nil {
 			dirs = append(dirs, dir)
 		}
@@ -131,7 +131,7 @@ func (t *cgroupTree) settings(run string) map[string]string {
 
 // Processes are the app's, the biggest first.
 func (b *Box) Processes() []Process {
-	text, err := readSmall(filepath.Join(b.host.cgroups.dir(b.record.Run), "app", "cgroup.procs"))
+	text, err := readSmall(filepath.Join(b.host.cgroups.dir(b.record.group()), "app", "cgroup.procs"))
 	if err != nil {
 		return nil
 	}
@@ -220,7 +220,7 @@ func mounts(pid int) []string {
 
 // Listeners are the TCP listeners in the dyno, "127.0.0.1:3000".
 func (b *Box) Listeners() []string {
-	pid := b.host.cgroups.initPID(b.record.Run)
+	pid := b.host.cgroups.initPID(b.record.group())
 	if pid == 0 {
 		return nil
 	}
@@ -267,7 +267,7 @@ func socketAddr(text string) (netip.AddrPort, bool) {
 // Disk says how full the writable layer is. Of a dyno that has ended it costs
 // a mount.
 func (b *Box) Disk() (d Disk, err error) {
-	if pid := b.host.cgroups.initPID(b.record.Run); pid != 0 {
+	if pid := b.host.cgroups.initPID(b.record.group()); pid != 0 {
 		// Of an overlay the kernel tells its upper layer's numbers.
 		if d, err = diskAt("/proc/" + strconv.Itoa(pid) + "/root/"); err == nil {
 			return d, nil
@@ -315,9 +315,9 @@ type End struct {
 
 // End reads it.
 func (b *Box) End() End {
-	t, run := b.host.cgroups, b.record.Run
-	e := End{OOMKills: t.ooms(run), Struck: t.struck(run), Peak: t.peak(run), Limit: b.record.Size.MemorySwap}
-	app := filepath.Join(t.dir(run), "app")
+	t, group := b.host.cgroups, b.record.group()
+	e := End{OOMKills: t.ooms(group), Struck: t.struck(group), Peak: t.peak(group), Limit: b.record.Size.MemorySwap}
+	app := filepath.Join(t.dir(group), "app")
 	for i, name := range []string{"cpu", "memory", "io"} {
 		e.Pressure[i] = stall(filepath.Join(app, name+".pressure"))
 	}

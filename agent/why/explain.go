@@ -62,7 +62,7 @@ func verdict(code, first string, means ...string) Verdict { return Verdict{code,
 // memory is an OOM kill: for the dyno's own limit, or for the host's need.
 func (r Run) memory() Verdict {
 	held := max(r.End.Peak, r.needed())
-	if r.End.OOMKills > 0 && !r.End.Struck && r.End.Limit > 0 {
+	if !r.End.Struck && r.End.Limit > 0 {
 		means := []string{
 			"The dyno was within its limits: the host as a whole (or the cgroup all dynos share) had no memory left, and the kernel chose this dyno.",
 			fmt.Sprintf("Then the host had %s of RAM to give and %s of %s of swap free, and waited for memory %s.",

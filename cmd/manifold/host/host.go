@@ -43,7 +43,8 @@ DYNO is a name (web.1), an app and a name (hello:web.1), an assignment or a run.
 	cmd.PersistentFlags().StringVar(&t.socket, "socket", door.SocketPath(settings.Run), "the agent's socket")
 	cmd.PersistentFlags().BoolVar(&t.json, "json", false, "print JSON")
 	_ = cmd.MarkPersistentFlagFilename("socket", "sock")
-	cmd.AddCommand(t.psCommand(), t.execCommand(), t.autopsyCommand(), t.doctorCommand(), t.bundleCommand(), t.teardownCommand())
+	cmd.AddCommand(t.psCommand(), t.topCommand(), t.whyCommand(), t.inspectCommand(), t.logsCommand(), t.eventsCommand(),
+		t.execCommand(), t.autopsyCommand(), t.doctorCommand(), t.bundleCommand(), t.teardownCommand())
 	cmd.AddCommand(t.actCommands()...)
 	return cmd
 }
