@@ -20,7 +20,7 @@ MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
 
 # Debian packages, each for a reason that README.md gives.
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static openssh-client rsyslog rsyslog-gnutls
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static openssh-client prometheus rsyslog rsyslog-gnutls
 VM_PACKAGES   := $(TEST_PACKAGES) qemu-system-x86
 BENCH_PACKAGES := $(TEST_PACKAGES) runc bubblewrap
 

@@ -1,8 +1,8 @@
 package agent
 
 import (
-	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -10,22 +10,25 @@ import (
 	"time"
 
 	"manifold"
-	"manifold/cmd/manifold/host"
 )
 
-// host runs "manifold host" against the rig's agent.
-func (r *rig) host(args ...string) string {
+// host is "manifold host" as it is built, against the rig's agent.
+func (r *rig) host() func(args ...string) string {
 	r.t.Helper()
-	var out bytes.Buffer
-	cmd := host.Command(manifold.Settings{Run: filepath.Join(r.dir, "run")})
-	cmd.SetArgs(args)
-	cmd.SetOut(&out)
-	cmd.SetErr(&out)
-	cmd.SilenceUsage = true
-	if err := cmd.ExecuteContext(r.t.Context()); err != nil {
-		r.t.Fatalf("manifold host %s: %v", strings.Join(args, " "), err)
+	program := filepath.Join(r.dir, "manifold")
+	if out, err := exec.Command("go", "build", "-o", program, "manifold/cmd/manifold").CombinedOutput(); err != nil {
+		r.t.Fatalf("build manifold: %v\n%s", err, out)
 	}
-	return out.String()
+	return func(args ...string) string {
+		r.t.Helper()
+		cmd := exec.Command(program, append([]string{"host"}, args...)...)
+		cmd.Env = r.env
+		out, err := cmd.CombinedOutput()
+		if err != nil {
+			r.t.Fatalf("manifold host %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
 }
 
 // narrow puts the rig's dynos below a cgroup that has little memory for all of
@@ -121,13 +124,14 @@ func TestWhyNamesTheCause(t *testing.T) {
 	crowded := make(9)
 	r.want(bad, crowded)
 	r.await(crowded.ID, "crowded crashed", func(d manifold.Dyno) bool { return d.Crashes > 0 })
+	host := r.host()
 	r.setDown(true) // the coordinator is not needed for what follows
 	for _, d := range deaths {
 		name := d.app + ":worker.1"
 		if d.app == "no-port" {
 			name = d.app + ":web.1"
 		}
-		out := r.host("why", name)
+		out := host("why", name)
 		t.Logf("manifold host why %s\n%s", name, out)
 		first, rest, _ := strings.Cut(out, "\n")
 		for _, want := range d.first {
@@ -146,7 +150,7 @@ func TestWhyNamesTheCause(t *testing.T) {
 			}
 		}
 	}
-	if out := r.host("why", "boom:worker.1", "--json"); !strings.Contains(out, `"code": "exit"`) {
+	if out := host("why", "boom:worker.1", "--json"); !strings.Contains(out, `"code": "exit"`) {
 		t.Errorf("as JSON: %s", out)
 	}
 	r.setDown(false)

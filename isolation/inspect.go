@@ -106,18 +106,18 @@ func (b *Box) Cgroups() []string {
 	return dirs
 }
 
-// settings reads what is set on a run.
-func (t *cgroupTree) settings(run string) map[string]string {
-	app := filepath.Join(t.dir(run), "app")
+// settings reads the limits that are set.
+func (t *cgroupTree) settings(group string) map[string]string {
+	app := filepath.Join(t.dir(group), "app")
 	files := []string{
 		filepath.Join(app, "memory.max"), filepath.Join(app, "memory.swap.max"), filepath.Join(app, "memory.oom.group"),
-		filepath.Join(app, "pids.max"), filepath.Join(t.dir(run), "cpu.weight"),
+		filepath.Join(app, "pids.max"), filepath.Join(t.dir(group), "cpu.weight"),
 	}
-	if memory := t.v1Memory(run); memory != "" {
+	if memory := t.v1Memory(group); memory != "" {
 		files = []string{
 			filepath.Join(memory, "memory.limit_in_bytes"), filepath.Join(memory, "memory.memsw.limit_in_bytes"),
 			filepath.Join(memory, "memory.kmem.tcp.limit_in_bytes"),
-			filepath.Join(t.v1Dir(cgroup1.Pids, run), "pids.max"), filepath.Join(t.v1Dir(cgroup1.Cpu, run), "cpu.shares"),
+			filepath.Join(t.v1Dir(cgroup1.Pids, group), "pids.max"), filepath.Join(t.v1Dir(cgroup1.Cpu, group), "cpu.shares"),
 		}
 	}
 	set := map[string]string{}
@@ -330,10 +330,10 @@ func (b *Box) End() End {
 // struck says whether the run ever reached its own memory limit. On v1 that is
 // a peak next to the limit of RAM (which swap comes behind) and of both: the
 // kernel charges in batches of some pages.
-func (t *cgroupTree) struck(run string) bool {
-	v1 := t.v1Memory(run)
+func (t *cgroupTree) struck(group string) bool {
+	v1 := t.v1Memory(group)
 	if v1 == "" {
-		events, _ := readKeys(filepath.Join(t.dir(run), "app", boot.Events))
+		events, _ := readKeys(filepath.Join(t.dir(group), "app", boot.Events))
 		return events["oom"] > 0
 	}
 	atLimit := func(name string) bool {

@@ -13,6 +13,7 @@
 //	GET  /v1/dynos/{dyno}    those that go by that name, and everything about them
 //	GET  /v1/dynos/{dyno}/why   what ended it last
 //	GET  /v1/dynos/{dyno}/logs  its last lines; ?last=N, ?follow=true
+//	GET  /metrics            for Prometheus; /debug/pprof/ for go tool pprof
 //	GET  /v1/events          changes of state; ?last=N or ?after=N, ?follow=true
 //	POST /v1/teardown        stop every dyno, remove all that is ours, answer, exit;
 //	                         with ?now=true kill them, also while one is under way
@@ -30,7 +31,7 @@
 //	door.go    the server       listen.go  the socket
 //	audit.go   who did what     answer.go  replies and errors
 //	sees.go    what is shown    acts.go    what is done (dynoacts.go, exec.go)
-//	why.go, logs.go, events.go
+//	why.go, logs.go, events.go, metrics.go
 package door
 
 import (
@@ -127,6 +128,7 @@ func (d *Door) routes() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(pattern string, h handler) { mux.Handle(pattern, d.answering(h)) }
 	d.sees(handle)
+	d.measures(handle)
 	d.acts(handle)
 	handle("/", func(_ http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusNotFound, "not_found", "there is no %s %.100q here; docs/host.md lists what there is", r.Method, r.URL.Path)

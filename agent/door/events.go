@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"encoding/json"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"strconv"
@@ -39,12 +40,13 @@ type Events struct {
 	mu    sync.Mutex
 	ring  []Event
 	seq   uint64
-	added chan struct{} // closed at the next one
+	ended map[manifold.Cause]int // runs, since this process began
+	added chan struct{}          // closed at the next one
 }
 
 // OpenEvents goes on where the file at path ends.
 func OpenEvents(path string, log *slog.Logger) (*Events, error) {
-	e := &Events{added: make(chan struct{})}
+	e := &Events{ended: map[manifold.Cause]int{}, added: make(chan struct{})}
 	for _, name := range []string{path + ".1", path} {
 		e.load(name)
 	}
@@ -86,6 +88,9 @@ func (e *Events) Add(event Event) {
 	defer e.mu.Unlock()
 	event.Seq = e.seq + 1
 	e.push(event)
+	if event.Result != nil {
+		e.ended[event.Result.Cause]++
+	}
 	e.journal.write(event)
 	close(e.added)
 	e.added = make(chan struct{})
@@ -93,6 +98,13 @@ func (e *Events) Add(event Event) {
 
 // Close closes the file, when nothing is added any more.
 func (e *Events) Close() { _ = e.journal.close() }
+
+// ends counts the runs that ended, by cause.
+func (e *Events) ends() map[manifold.Cause]int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return maps.Clone(e.ended)
+}
 
 // after returns the events behind number seq, and a channel that closes when
 // there are more.

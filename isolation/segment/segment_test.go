@@ -188,3 +188,49 @@ func BenchmarkAppend(b *testing.B) {
 	}
 	w.Close()
 }
+
+// TestLastLinesAmongGarbage: a stream's end is found whatever a disk or a
+// hostile hand made of it, and reading it is bounded.
+func TestLastLinesAmongGarbage(t *testing.T) {
+	dir := t.TempDir()
+	w := newWriter(t, dir, 1<<20)
+	for i := range 200 {
+		w.Append(at, fmt.Appendf(nil, "line %d", i+1))
+	}
+	w.Close()
+	lines, err := Last(dir, 50)
+	if err != nil || len(lines) != 50 || lines[0].Seq != 151 || string(lines[49].Text) != "line 200" {
+		t.Fatalf("%d lines, %v", len(lines), err)
+	}
+	// A line of 100 MB, which no writer of ours makes, and then a good one.
+	huge, err := os.Create(filepath.Join(dir, fileName(201)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer huge.Close()
+	if err := huge.Truncate(100 << 20); err != nil { // binary zeros, and no disk for them
+		t.Fatal(err)
+	}
+	if _, err := huge.WriteAt([]byte("\n300 2026-11-21T19:03:57.123456Z good\n\xff\x00garbage\n301 2026-11"), 100<<20); err != nil {
+		t.Fatal(err)
+	}
+	lines, err = Last(dir, 50)
+	if err != nil || len(lines) != 1 || lines[0].Seq != 300 || string(lines[0].Text) != "good" {
+		t.Fatalf("behind a long line: %d lines, %v", len(lines), err)
+	}
+	if n := testing.AllocsPerRun(1, func() { _, _ = Last(dir, 50) }); n > 1000 {
+		t.Errorf("%v allocations", n)
+	}
+	// What is read from the middle of a line must not pass for one.
+	forged := append(bytes.Repeat([]byte("x"), 10), []byte(" 400 2026-11-21T19:03:57.123456Z forged")...)
+	forged = append(forged, bytes.Repeat([]byte(" "), maxTail-len(" 400 2026-11-21T19:03:57.123456Z forged")+1)...)
+	if err := os.WriteFile(filepath.Join(dir, fileName(400)), append(forged, '\n'), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if lines, err = Last(dir, 50); err != nil || len(lines) > 1 {
+		t.Fatalf("after a forged line: %d lines, %v", len(lines), err)
+	}
+	if lines, err = Last(filepath.Join(dir, "none"), 5); err != nil || lines != nil {
+		t.Fatalf("without a directory: %v, %v", lines, err)
+	}
+}
