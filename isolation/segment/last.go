@@ -37,37 +37,38 @@ func Last(dir string, n int) ([]Line, error) {
 		if len(lines) >= n || room <= 0 {
 			break
 		}
-		text, err := tail(d, fileName(start), room)
+		text, read, err := tail(d, fileName(start), room)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // the writer has dropped it meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
-		room -= int64(len(text))
+		room -= read
 		lines = lastOf(lines, text, n)
 	}
 	slices.Reverse(lines)
 	return lines, nil
 }
 
-// tail reads the end of a file.
-func tail(dir *os.File, name string, room int64) ([]byte, error) {
+// tail reads the end of a file: its lines, and how many bytes that took.
+func tail(dir *os.File, name string, room int64) (text []byte, read int64, err error) {
 	f, err := openat(dir, name, unix.O_RDONLY)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	defer f.Close()
 	info, err := f.Stat()
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	from := max(info.Size()-room, 0)
-	text, err := io.ReadAll(io.NewSectionReader(f, from, info.Size()-from))
+	text, err = io.ReadAll(io.NewSectionReader(f, from, info.Size()-from))
+	read = int64(len(text))
 	if from > 0 { // the rest of a line could pass for one
 		text = text[bytes.IndexByte(text, '\n')+1:]
 	}
-	return text, err
+	return text, read, err
 }
 
 // lastOf adds the whole lines of text, newest first, up to n.
