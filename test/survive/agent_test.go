@@ -121,12 +121,9 @@ func (k *keeper) kill() {
 // taking over from the one before, under requests and log lines.
 func TestAgentKilled(t *testing.T) {
 	n := sizeOf(t)
-	p := start(t)
+	p := start(t, patient)
 	repo := repository(t)
 	lines := newLedger(t)
-	// What the coordinator keeps of an app's log is bounded: a reader of few
-	// busy dynos may fall behind for longer before lines are dropped in front
-	// of it (L11).
 	const perApp = 2
 	var apps []string
 	before := map[string]map[string]string{}

@@ -13,7 +13,7 @@ import (
 // cycled after seconds instead of a day, so the three happen at once, too.
 func TestRolling(t *testing.T) {
 	n := sizeOf(t)
-	p := start(t, "MANIFOLD_CYCLE=6s", "MANIFOLD_CYCLE_JITTER=3s")
+	p := start(t, patient, "MANIFOLD_CYCLE=6s", "MANIFOLD_CYCLE_JITTER=3s")
 	app := p.CreateApp(t)
 	lines := newLedger(t)
 	lines.follow(p, app)
