@@ -324,3 +324,25 @@ func TestPlanRevivals(t *testing.T) {
 		})
 	}
 }
+
+func TestAssignmentsFollowFeatures(t *testing.T) {
+	for _, c := range []struct {
+		features map[string]bool
+		operator manifold.Backoff
+		metrics  bool
+		backoff  manifold.Backoff
+	}{
+		{nil, manifold.BackoffClassic, false, manifold.BackoffClassic},
+		{nil, manifold.BackoffProgressive, false, manifold.BackoffProgressive},
+		{map[string]bool{manifold.FeatureRuntimeMetrics: true}, manifold.BackoffClassic, true, manifold.BackoffClassic},
+		{map[string]bool{manifold.FeatureProgressiveBackoff: true}, manifold.BackoffClassic, false, manifold.BackoffProgressive},
+		{map[string]bool{manifold.FeatureProgressiveBackoff: false}, manifold.BackoffProgressive, false, manifold.BackoffClassic},
+	} {
+		st := world(formation("web", 1), func(st *state) {
+			st.stored.apps["app"].Features, st.settings.Backoff = c.features, c.operator
+		})
+		if a := st.assignment(slot{"app", "web.1"}); a.RuntimeMetrics != c.metrics || a.Backoff != c.backoff {
+			t.Errorf("%v on a platform with %s: %v, %s", c.features, c.operator, a.RuntimeMetrics, a.Backoff)
+		}
+	}
+}
