@@ -12,7 +12,7 @@
 //
 //	link.go       join, and the stream of what is desired
 //	reconcile.go  desired × drivers; adoption
-//	driver.go     one dyno's life: record, effects, events
+//	driver.go     one dyno's life: record, effects, events (view.go: as others see it)
 //	launch.go     images → box → process; readiness
 //	jobs.go       a build's input and outputs
 //	attach.go     a client's terminal or pipes; execs.go more processes in a dyno

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -183,8 +184,24 @@ func (m morgue) remove(run string) error {
 	return os.RemoveAll(dir)
 }
 
+// sweep removes what an agent that died began to fill, and its next one did
+// not find again.
+func (m morgue) sweep(now time.Time) {
+	begun, _ := filepath.Glob(filepath.Join(m.dir, "*.new"))
+	for _, dir := range begun {
+		info, err := os.Lstat(dir)
+		if err != nil || now.Sub(info.ModTime()) < time.Hour || uuid.Validate(strings.TrimSuffix(filepath.Base(dir), ".new")) != nil {
+			continue
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			m.log.Error("half an autopsy could not be removed", "dir", dir, "error", err)
+		}
+	}
+}
+
 // prune keeps the bounds.
 func (m morgue) prune(now time.Time) {
+	m.sweep(now)
 	list, err := m.list()
 	if err != nil {
 		m.log.Error("autopsies could not be counted", "error", err)

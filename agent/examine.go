@@ -144,6 +144,9 @@ func Examine(ctx context.Context, cfg Config) doctor.Facts {
 func examineAgent(ctx context.Context, cfg Config, h home, a *doctor.Agent) error {
 	_, err := readIdentity(h)
 	a.Joined = err == nil
+	if info, err := os.Stat(h.draining()); err == nil {
+		a.Drained = info.ModTime()
+	}
 	if a.Alive, err = slugfs.InUse(h.images()); err != nil || !a.Alive {
 		return err
 	}

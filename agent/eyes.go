@@ -21,7 +21,7 @@ func (a *agent) Health() door.Health {
 	dropped := a.ship.logsDropped()
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return door.Health{Status: "ok", Host: a.id.ID, Dynos: len(a.drivers), Revision: a.applied, LogsDropped: dropped}
+	return door.Health{Status: "ok", Host: a.id.ID, Draining: a.draining, Dynos: len(a.drivers), Revision: a.applied, LogsDropped: dropped}
 }
 
 // Alive takes the lock that every loop needs and looks at their pulse: one

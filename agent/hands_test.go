@@ -188,12 +188,22 @@ func TestAutopsiesAreBounded(t *testing.T) {
 	}
 	put("00000000-0000-0000-0000-000000000099", 8*24*time.Hour)
 	put("stranger", 9*24*time.Hour)
+	half := filepath.Join(m.dir, "00000000-0000-0000-0000-000000000077.new")
+	if err := os.MkdirAll(half, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	m.prune(now)
+	if _, err := os.Stat(half); err != nil {
+		t.Error("one that is being filled was removed")
+	}
 	list, err := m.list()
 	if err != nil || len(list) != maxAutopsies || list[0].Run[34:] != "10" || list[maxAutopsies-1].Run[34:] != "19" {
 		t.Errorf("%d are left: %+v, %v", len(list), list, err)
 	}
 	m.prune(now.Add(autopsyAge + 30*time.Minute))
+	if _, err := os.Stat(half); err == nil {
+		t.Error("half an autopsy is left")
+	}
 	if list, _ = m.list(); len(list) != 0 {
 		t.Errorf("old ones are left: %+v", list)
 	}

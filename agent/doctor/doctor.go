@@ -36,11 +36,12 @@ type Facts struct {
 
 // Agent is how the daemon does.
 type Agent struct {
-	Alive    bool   // a process holds the home's lock
-	Answers  bool   // on its socket
-	Error    string // why it does not, or what /healthz complains of
-	Joined   bool   // it has an identity
-	Settings string // why the settings it left cannot be read; then the environment's are used
+	Alive    bool      // a process holds the home's lock
+	Answers  bool      // on its socket
+	Error    string    // why it does not, or what /healthz complains of
+	Joined   bool      // it has an identity
+	Drained  time.Time // since when this host is to be emptied; zero: it is not
+	Settings string    // why the settings it left cannot be read; then the environment's are used
 }
 
 // Record is a dyno's record, or why there is none to use.

@@ -39,6 +39,7 @@ func TestExamine(t *testing.T) {
 		{func(*Facts) {}, ""},
 		{func(f *Facts) { f.Agent = Agent{Joined: true} }, "agent-down!"},
 		{func(f *Facts) { f.Agent.Answers = false }, "agent-silent!"},
+		{func(f *Facts) { f.Agent.Drained = f.Now }, "draining"},
 		{func(f *Facts) { f.Agent.Joined = false }, "agent-not-joined!"},
 		{func(f *Facts) { f.Blind = map[string]string{"x": "y"} }, "blind"},
 		{func(f *Facts) { f.Records = nil }, "run-left-over!+"},

@@ -35,6 +35,11 @@ func agent(f Facts) (found []Finding) {
 			What: "this host has not joined a coordinator",
 			Why:  "it is given no dynos", Do: "print a token (manifold-coordinator join-token) and put it into MANIFOLD_JOIN_TOKEN_FILE"})
 	}
+	if !a.Drained.IsZero() {
+		found = append(found, Finding{Check: "draining", Subject: "host", Level: Risk,
+			What: "this host is being drained since " + a.Drained.Format(time.DateTime),
+			Why:  "no new dynos are placed on it, and new releases wait where it is the only one", Do: "when you are done: manifold host undrain"})
+	}
 	if a.Settings != "" {
 		found = append(found, Finding{Check: "agent-settings", Subject: "agent", Level: Risk,
 			What: "the settings the last agent ran with are not known: " + a.Settings,

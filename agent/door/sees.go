@@ -36,7 +36,8 @@ type Sees interface {
 // Health is the agent's own state.
 type Health struct {
 	Status      string `json:"status"`
-	Host        string `json:"host"` // id; "" before the host joined
+	Host        string `json:"host"`     // id; "" before the host joined
+	Draining    bool   `json:"draining"` // it is to be emptied
 	Dynos       int    `json:"dynos"`
 	Revision    int64  `json:"revision"`     // of what is desired, as applied
 	LogsDropped uint64 `json:"logs_dropped"` // runs whose last lines were given up
