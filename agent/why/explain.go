@@ -75,6 +75,9 @@ func (r Run) memory() Verdict {
 			}
 			means = append(means, "The dynos with the most memory then: "+strings.Join(list, ", ")+".")
 		}
+		if r.Result.Cause == manifold.CauseOOM {
+			means = append(means, "The app's log says R15, since something in the dyno was killed for memory; it was not the app's doing.")
+		}
 		return verdict("host-oom", fmt.Sprintf("host pressure: the host ran out of memory and the kernel killed this dyno, which held only %s of the %s it may",
 			size(held), size(r.End.Limit)), append(means, "Give the host more RAM or swap, or fewer dynos (manifold host drain).")...)
 	}
