@@ -19,13 +19,13 @@
 //	  clone into new namespaces ───────────────▶  waits on the socket
 //	  veth: one end there, one end here
 //	  boot.Box + descriptors ──────────────────▶  writable layer, /proc, /dev, /sys
-//	                                              a process in the app's cgroups
+//	                                              a process in the app's cgroups, without privileges
 //	             ◀────────────────────────────── "ok", or what failed
 //	  Start: box.json, the run's name
 //	  image mounts id-mapped to the dyno's
 //	  user namespace
 //	  boot.Message + descriptors ──────────────▶  overlay, pivot_root, hostname
-//	                                              the process gives up privileges and is the app
+//	                                              the process becomes the app
 //	             ◀────────────────────────────── "ok", or what failed
 //	  both close the socket
 //

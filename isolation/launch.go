@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"manifold"
 	"manifold/isolation/boot"
 )
 
@@ -135,14 +134,12 @@ func (h *Host) message(spec Spec) boot.Message {
 		logLimit = DefaultLogLimit
 	}
 	return boot.Message{
-		Run: spec.Run, Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, UID: manifold.DynoUID,
+		Run: spec.Run, Argv: spec.Argv, Env: spec.Env, Dir: spec.Dir, Layers: len(spec.Layers),
 		Files: []boot.File{
 			{Path: "/etc/hostname", Content: spec.Run + "\n"},
 			{Path: "/etc/hosts", Content: "127.0.0.1 localhost " + spec.Run + "\n::1 localhost ip6-localhost\n"},
 			{Path: "/etc/resolv.conf", Content: resolv.String()},
 		},
-		Filter: h.filter,
-		Layers: len(spec.Layers), Processes: spec.Size.Processes, OpenFiles: spec.Size.Files,
 		Grace: spec.Grace, TTL: spec.TTL, LogLimit: logLimit,
 	}
 }

@@ -98,7 +98,11 @@ func (h *Host) build(ctx context.Context, s *spare) error {
 		return err
 	}
 	h.reach("link")
-	msg := boot.Box{Procs: len(group.procs), Memory: b.record.Size.Memory}
+	size := b.record.Size
+	msg := boot.Box{
+		Procs: len(group.procs), Memory: size.Memory,
+		Place: boot.Place{UID: manifold.DynoUID, Processes: size.Processes, OpenFiles: size.Files, Filter: h.filter},
+	}
 	files := append([]*os.File{scratch, dir}, group.procs...)
 	for _, f := range group.stats {
 		msg.Stats = append(msg.Stats, filepath.Base(f.Name()))

@@ -24,27 +24,32 @@ type Box struct {
 	Stats  []string `json:"stats,omitempty"` // names of the descriptors that tell of memory
 	OOMs   bool     `json:"ooms,omitempty"`  // the eventfd came too (cgroup v1)
 	Memory int64    `json:"memory"`          // bytes, shown where programs look for their limit
+	Place  Place    `json:"place"`
+}
+
+// Place is what every process of the app's gives itself up to before it is one.
+type Place struct {
+	UID       int    `json:"uid"` // in the dyno; also its group
+	Processes int    `json:"processes"`
+	OpenFiles int    `json:"open_files"`
+	Filter    []byte `json:"filter"` // seccomp program, struct sock_filter[]
 }
 
 // Message is what runs in the box. It comes on the same wire as Box, and is
 // answered alike when the app runs. Its descriptors: the layers' mounts,
 // standard input, and the app's output or the socket for its terminal.
 type Message struct {
-	Run       string        `json:"run"`
-	Layers    int           `json:"layers"` // descriptors that are layers, top first
-	Argv      []string      `json:"argv"`
-	Env       []string      `json:"env"`
-	Dir       string        `json:"dir"`
-	Files     []File        `json:"files"` // written into the root filesystem
-	UID       int           `json:"uid"`   // of the app, in the dyno; also its group
-	Processes int           `json:"processes"`
-	OpenFiles int           `json:"open_files"`
-	Filter    []byte        `json:"filter"` // seccomp program of the app, struct sock_filter[]
-	Grace     time.Duration `json:"grace"`
-	TTL       time.Duration `json:"ttl,omitempty"`
-	LogLimit  int64         `json:"log_limit"`
-	Output    bool          `json:"output,omitempty"`   // the app's output came too, and is not logged
-	Terminal  *Terminal     `json:"terminal,omitempty"` // the socket for its terminal came too
+	Run      string        `json:"run"`
+	Layers   int           `json:"layers"` // descriptors that are layers, top first
+	Argv     []string      `json:"argv"`
+	Env      []string      `json:"env"`
+	Dir      string        `json:"dir"`
+	Files    []File        `json:"files"` // written into the root filesystem
+	Grace    time.Duration `json:"grace"`
+	TTL      time.Duration `json:"ttl,omitempty"`
+	LogLimit int64         `json:"log_limit"`
+	Output   bool          `json:"output,omitempty"`   // the app's output came too, and is not logged
+	Terminal *Terminal     `json:"terminal,omitempty"` // the socket for its terminal came too
 }
 
 // Terminal makes a process's standard streams a terminal of the dyno's

@@ -21,9 +21,9 @@ const appArg0 = "app"
 // boot.Box says:
 //
 //	PID 1                                      step
-//	  place + cgroup.procs files ────────▶     joins the cgroups
+//	  place + cgroup.procs files ────────▶     joins the cgroups, gives up privileges
 //	                   ◀── Started, or what failed
-//	  boot.Message + standard streams ───▶     gives up privileges, becomes the command
+//	  boot.Message + standard streams ───▶     becomes the command
 //
 // The app's step waits in between, in a dyno that is ready but has nothing to
 // run. For a process beside the app nobody waits for the answer: a frozen dyno
@@ -32,6 +32,7 @@ const appFD = 3
 
 // place is where a process belongs.
 type place struct {
+	boot.Place
 	Guest bool // it is not the app but a process beside it
 }
 
@@ -49,7 +50,7 @@ type process struct {
 }
 
 // spawn forks a process. procs stay open here.
-func spawn(procs []*os.File, guest bool) (*process, error) {
+func spawn(procs []*os.File, where boot.Place, guest bool) (*process, error) {
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("make socket pair: %w", err)
@@ -69,7 +70,7 @@ func spawn(procs []*os.File, guest bool) (*process, error) {
 		ours.Close()
 		return nil, fmt.Errorf("start a process: %w", err)
 	}
-	if err := send(ours, place{Guest: guest}, procs); err != nil {
+	if err := send(ours, place{where, guest}, procs); err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("put a process into its place: %w", err)
 	}
@@ -103,9 +104,8 @@ func (p *process) become(command boot.Message, io stdio) error {
 	return nil
 }
 
-// becomeApp is the process before it is the app: it joins the app's cgroups,
-// gives up what an app must not have, and becomes the command. It never
-// returns.
+// becomeApp is the process before it is the app: it takes its place, and then
+// becomes the command. It never returns.
 func becomeApp() {
 	runtime.LockOSThread() // what follows is per thread; exec keeps this one
 	unix.CloseOnExec(appFD)
@@ -128,9 +128,6 @@ func becomeApp() {
 	if misplaced != nil {
 		fail(126, "take its place", misplaced)
 	}
-	if err := giveUp(s); err != nil {
-		fail(126, "give up privileges", err)
-	}
 	if s.Terminal != nil {
 		if err := takeTerminal(streams[2], *s.Terminal); err != nil {
 			fail(126, "open a terminal", err)
@@ -138,9 +135,6 @@ func becomeApp() {
 	}
 	if err := os.Chdir(s.Dir); err != nil {
 		_ = os.Chdir("/") // the contract of Spec.Dir
-	}
-	if err := restrict(s.Filter); err != nil {
-		fail(126, "restrict system calls", err)
 	}
 	if err := unix.CloseRange(appFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fail(126, "close descriptors", err)
@@ -150,7 +144,7 @@ func becomeApp() {
 	}
 }
 
-// takePlace joins the dyno's cgroups.
+// takePlace joins the dyno's cgroups and gives up what an app must not have.
 func takePlace() error {
 	var p place
 	procs, err := receive(appFD, &p)
@@ -163,11 +157,16 @@ func takePlace() error {
 		}
 		unix.Close(fd)
 	}
-	if p.Guest {
-		return nil
+	if !p.Guest {
+		if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
+			return fmt.Errorf("make a cgroup namespace: %w", err)
+		}
 	}
-	if err := unix.Unshare(unix.CLONE_NEWCGROUP); err != nil {
-		return fmt.Errorf("make a cgroup namespace: %w", err)
+	if err := giveUp(p.Place); err != nil {
+		return fmt.Errorf("give up privileges: %w", err)
+	}
+	if err := restrict(p.Filter); err != nil {
+		return fmt.Errorf("restrict system calls: %w", err)
 	}
 	return nil
 }
@@ -220,25 +219,25 @@ func fail(status int, what string, err error) {
 // giveUp leaves the calling thread without capabilities, without a way to get
 // any (no_new_privs, empty bounding set), with a session keyring of its own,
 // and within its limits.
-func giveUp(msg boot.Message) error {
+func giveUp(p boot.Place) error {
 	for _, l := range []struct {
 		resource int
 		value    uint64
 	}{
-		{unix.RLIMIT_NPROC, uint64(msg.Processes)},
-		{unix.RLIMIT_NOFILE, uint64(msg.OpenFiles)},
+		{unix.RLIMIT_NPROC, uint64(p.Processes)},
+		{unix.RLIMIT_NOFILE, uint64(p.OpenFiles)},
 		// 1 and not 0: a handler that the host pipes core dumps to would get
 		// them at any limit but 1 (core(5); fs/coredump.c).
 		{unix.RLIMIT_CORE, 1},
 		{unix.RLIMIT_MEMLOCK, 64 << 10},
 		{unix.RLIMIT_MSGQUEUE, 800 << 10},
-		{unix.RLIMIT_SIGPENDING, uint64(msg.Processes)},
+		{unix.RLIMIT_SIGPENDING, uint64(p.Processes)},
 	} {
 		if err := syscall.Setrlimit(l.resource, &syscall.Rlimit{Cur: l.value, Max: l.value}); err != nil {
 			return fmt.Errorf("limit %d: %w", l.resource, err)
 		}
 	}
-	takeTurns()
+	takeTurns(syscall.RawSyscall)
 	if err := dropBounding(); err != nil {
 		return err
 	}
@@ -254,7 +253,7 @@ func giveUp(msg boot.Message) error {
 				return fmt.Errorf("setgroups: %w", errno)
 			}
 		}
-		if _, _, errno := unix.RawSyscall(id.trap, uintptr(msg.UID), uintptr(msg.UID), uintptr(msg.UID)); errno != 0 {
+		if _, _, errno := unix.RawSyscall(id.trap, uintptr(p.UID), uintptr(p.UID), uintptr(p.UID)); errno != 0 {
 			return fmt.Errorf("%s: %w", id.what, errno)
 		}
 	}
@@ -269,15 +268,16 @@ func giveUp(msg boot.Message) error {
 // not interrupted.
 const slice = 300 * time.Microsecond
 
-// takeTurns asks for it for every thread of this process. Kernels before 6.12 know no such wish and ignore it;
-// seccomp keeps the app from another one (sched_setattr(2)).
-func takeTurns() {
+// takeTurns asks for it, for the threads that call speaks of. Kernels before
+// 6.12 know no such wish and ignore it; seccomp keeps the app from another one
+// (sched_setattr(2)).
+func takeTurns(call func(trap, a1, a2, a3 uintptr) (uintptr, uintptr, syscall.Errno)) {
 	attr, err := unix.SchedGetAttr(0, 0)
 	if err != nil {
 		return
 	}
 	attr.Runtime = uint64(slice)
-	_, _, _ = syscall.AllThreadsSyscall(unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(attr)), 0)
+	_, _, _ = call(unix.SYS_SCHED_SETATTR, 0, uintptr(unsafe.Pointer(attr)), 0)
 }
 
 // restrict puts the calling thread, and what it becomes, under a seccomp
@@ -331,6 +331,6 @@ func dropPrivileges() error {
 	if errno != 0 {
 		return fmt.Errorf("set no_new_privs: %w", errno)
 	}
-	takeTurns()
+	takeTurns(syscall.AllThreadsSyscall)
 	return unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0)
 }

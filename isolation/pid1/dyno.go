@@ -19,7 +19,10 @@ import (
 // dyno is the running dyno as its PID 1 sees it.
 type dyno struct {
 	msg    boot.Message
+	place  boot.Place
 	dir    *os.File // PID 1's directory on the host
+	logDir *os.File
+	door   *os.File // listens for requests; see exec.go
 	first  *process // waits to become the app
 	app    int      // pid of the app's first process
 	procs  []*os.File
@@ -36,14 +39,21 @@ type dyno struct {
 // newDyno makes a dyno in which nothing runs yet. The process that will be the
 // app is there already: to start a program and to move it into its cgroups is
 // most of a start.
-func newDyno(fds descriptors) (*dyno, error) {
+func newDyno(place boot.Place, fds descriptors) (*dyno, error) {
 	d := &dyno{
-		dir: fds.dir, procs: fds.procs, stats: fds.stats, ooms: fds.ooms,
+		place: place,
+		dir:   fds.dir, procs: fds.procs, stats: fds.stats, ooms: fds.ooms,
 		signal: make(chan os.Signal, 8), guests: map[int]*guest{},
 	}
 	signal.Notify(d.signal, unix.SIGTERM, unix.SIGHUP)
 	var err error
-	if d.first, err = spawn(d.procs, false); err != nil {
+	if d.logDir, err = openDir(d.dir, boot.LogName); err != nil {
+		return nil, fmt.Errorf("open log directory: %w", err)
+	}
+	if d.door, err = listen(d.dir); err != nil {
+		return nil, err
+	}
+	if d.first, err = spawn(d.procs, place, false); err != nil {
 		return nil, err
 	}
 	return d, d.first.placed()
@@ -54,11 +64,7 @@ func (d *dyno) start(app appFiles) error {
 	if err := unix.Sethostname([]byte(d.msg.Run)); err != nil {
 		return fmt.Errorf("set hostname: %w", err)
 	}
-	logDir, err := openDir(d.dir, boot.LogName)
-	if err != nil {
-		return fmt.Errorf("open log directory: %w", err)
-	}
-	w, err := segment.NewWriter(logDir, d.msg.LogLimit)
+	w, err := segment.NewWriter(d.logDir, d.msg.LogLimit)
 	if err != nil {
 		return err
 	}
@@ -68,14 +74,11 @@ func (d *dyno) start(app appFiles) error {
 	}
 	defer output.Close()
 	// The app may open its output again through /dev/stdout.
-	if err := output.Chown(d.msg.UID, d.msg.UID); err != nil {
+	if err := output.Chown(d.place.UID, d.place.UID); err != nil {
 		return fmt.Errorf("give the app its output: %w", err)
 	}
 	// A roomy pipe keeps a burst from waiting for the disk; the default does too, later.
 	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, 256<<10)
-	if err := d.listen(); err != nil {
-		return err
-	}
 	io := stdio{in: app.stdin, out: output}
 	switch {
 	case d.msg.Output:
@@ -91,6 +94,7 @@ func (d *dyno) start(app appFiles) error {
 	if app.attach != nil {
 		app.attach.Close() // it is the app's alone from now on, so that its end can be seen
 	}
+	go d.admitAll()
 	lines := make(chan uint64, 1)
 	go func() { lines <- copyLines(r, w) }()
 	d.log = lines

@@ -26,46 +26,43 @@ const requestTime = 10 * time.Second
 
 // listen opens the socket for requests. Its path is on the host, below a
 // directory that only the host's root may enter; in the dyno it has none.
-func (d *dyno) listen() error {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+func listen(dir *os.File) (*os.File, error) {
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, 0)
 	if err != nil {
-		return fmt.Errorf("make the socket for requests: %w", err)
+		return nil, fmt.Errorf("make the socket for requests: %w", err)
 	}
 	// By the directory's descriptor: its path would not fit, and is not in here.
-	path := "/proc/self/fd/" + strconv.Itoa(int(d.dir.Fd())) + "/" + boot.ExecName
+	path := "/proc/self/fd/" + strconv.Itoa(int(dir.Fd())) + "/" + boot.ExecName
 	if err := unix.Bind(fd, &unix.SockaddrUnix{Name: path}); err != nil {
-		return fmt.Errorf("bind the socket for requests: %w", err)
+		return nil, fmt.Errorf("bind the socket for requests: %w", err)
 	}
 	if err := unix.Listen(fd, 16); err != nil {
-		return fmt.Errorf("listen for requests: %w", err)
+		return nil, fmt.Errorf("listen for requests: %w", err)
 	}
-	if err := unix.SetNonblock(fd, true); err != nil {
-		return err
-	}
-	listener := os.NewFile(uintptr(fd), boot.ExecName)
-	conn, err := listener.SyscallConn()
+	return os.NewFile(uintptr(fd), boot.ExecName), nil
+}
+
+// admitAll takes requests. It ends with PID 1.
+func (d *dyno) admitAll() {
+	conn, err := d.door.SyscallConn()
 	if err != nil {
-		return err
+		return
 	}
-	go func() {
-		defer listener.Close()
-		for {
-			peer, failed := -1, error(nil)
-			err := conn.Read(func(fd uintptr) bool {
-				peer, _, failed = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
-				return failed != unix.EAGAIN
-			})
-			switch {
-			case err != nil:
-				return
-			case failed == nil:
-				go d.serve(peer)
-			default: // the peer is gone again, or descriptors are short
-				time.Sleep(10 * time.Millisecond)
-			}
+	for {
+		peer, failed := -1, error(nil)
+		err := conn.Read(func(fd uintptr) bool {
+			peer, _, failed = unix.Accept4(int(fd), unix.SOCK_CLOEXEC)
+			return failed != unix.EAGAIN
+		})
+		switch {
+		case err != nil:
+			return
+		case failed == nil:
+			go d.serve(peer)
+		default: // the peer is gone again, or descriptors are short
+			time.Sleep(10 * time.Millisecond)
 		}
-	}()
-	return nil
+	}
 }
 
 // serve answers one connection (boot.ExecName).
@@ -133,7 +130,7 @@ func (d *dyno) admit(req boot.Exec, files []*os.File) (*guest, error) {
 	if d.ending {
 		return nil, errors.New("the dyno has ended")
 	}
-	p, err := spawn(d.procs, true)
+	p, err := spawn(d.procs, d.place, true)
 	if err == nil {
 		err = p.become(s, io)
 	}

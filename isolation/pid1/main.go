@@ -61,7 +61,7 @@ func prepare() (*dyno, error) {
 	if err := prepareRoot(box, fds.scratch); err != nil {
 		return nil, err
 	}
-	return newDyno(fds)
+	return newDyno(box.Place, fds)
 }
 
 // begin starts the app. It waits for what that is, for as long as there is an
