@@ -91,7 +91,7 @@ func New(cfg Config) (http.Handler, error) {
 	}
 	a := &api{
 		Config: cfg, rates: newRates(cmp.Or(cfg.CallsPerHour, 4500)), maxTime: maxTime,
-		guesses: newGuesses(), logins: newLogins(),
+		guesses: newGuesses(), logins: newLogins(), schema: describe(resources),
 	}
 	return a.handler(), nil
 }
@@ -113,6 +113,7 @@ type api struct {
 	rates   *rates
 	guesses *guesses
 	logins  *logins
+	schema  object
 	maxTime time.Duration
 }
 
@@ -140,6 +141,7 @@ var resources = []func(*api) routes{
 	logRoutes,
 	rateRoutes,
 	releaseRoutes,
+	schemaRoutes,
 	slugRoutes,
 	sourceRoutes,
 }

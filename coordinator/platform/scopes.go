@@ -19,7 +19,7 @@ func scopeOf(pattern string) string {
 	method, path, _ := strings.Cut(pattern, " ")
 	reads := method == http.MethodGet || strings.HasSuffix(path, "/log-sessions")
 	switch {
-	case reads && (path == "/account" || path == "/users/{user}"), pattern == rateEndpoint, method == "/":
+	case reads && (path == "/account" || path == "/users/{user}"), pattern == rateEndpoint, pattern == schemaEndpoint, method == "/":
 		return store.ScopeIdentity
 	case strings.HasPrefix(path, "/account"), strings.HasPrefix(path, "/oauth"):
 		return store.ScopeGlobal
