@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -21,12 +23,28 @@ import (
 	"manifold/coordinator/logs"
 	"manifold/coordinator/scheduler"
 	"manifold/coordinator/store"
+	"manifold/test/hyperschema"
 )
 
 var (
 	_ Dynos = (*scheduler.Scheduler)(nil)
 	_ Logs  = (*logs.Hub)(nil)
 )
+
+// described is Heroku's schema. Every answer to these tests is held against it.
+var described = sync.OnceValues(func() (*hyperschema.Schema, error) { return hyperschema.Load(".") })
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if h, err := described(); err == nil {
+		fmt.Println("measured:", h.Report())
+		for _, v := range h.Violations() {
+			fmt.Println("against Heroku's schema:", v)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
 
 // rig is the API over HTTP on a real store and a real log hub. Only the
 // dynos are made up: running them is not this room's business.
@@ -203,7 +221,11 @@ func (r *rig) send(method, path, body string, header ...string) reply {
 	for i := 0; i < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
 	}
-	res, err := http.DefaultTransport.RoundTrip(req)
+	h, err := described()
+	if err != nil {
+		r.Fatal(err)
+	}
+	res, err := h.Watch(http.DefaultTransport).RoundTrip(req)
 	if err != nil {
 		r.Fatal(err)
 	}

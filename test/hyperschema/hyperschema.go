@@ -150,7 +150,7 @@ type watcher struct {
 
 func (w watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := w.next.RoundTrip(req)
-	if err != nil || !strings.Contains(req.Header.Get("Accept"), "application/vnd.heroku+json") ||
+	if err != nil || req.Method == http.MethodHead || res.StatusCode == http.StatusNotModified || !strings.Contains(req.Header.Get("Accept"), "application/vnd.heroku+json") ||
 		!strings.HasPrefix(res.Header.Get("Content-Type"), "application/json") {
 		return res, err
 	}
