@@ -77,6 +77,7 @@ type agent struct {
 	mu       sync.Mutex
 	id       manifold.Identity
 	desired  manifold.Desired
+	unsaved  bool  // desired is not on disk yet
 	known    bool  // desired was loaded or received: else nothing may be stopped by it
 	applied  int64 // revision of desired that was reconciled
 	drivers  map[string]*driver
@@ -161,7 +162,7 @@ func (a *agent) run(ctx context.Context) error {
 	a.work.Go(func() { a.ship.run(ctx) })
 	a.work.Go(func() { a.join(ctx); a.follow(ctx) })
 	a.work.Go(func() { a.observe(ctx) })
-	a.work.Go(func() { a.every(ctx, "reconciliation", reconcileEvery, func() { a.thawOverdue(); a.reconcile() }) })
+	a.work.Go(func() { a.every(ctx, "reconciliation", reconcileEvery, a.repair) })
 	a.work.Go(func() { a.collectImages(ctx) })
 	a.work.Go(func() { a.notifySystemd(ctx) })
 	torndown := make(chan struct{})
@@ -206,7 +207,7 @@ func (a *agent) reach(point string) {
 	}
 }
 
-// reconcileEvery repairs what a full mailbox or a failed effect left undone.
+// reconcileEvery is the time between two repairs.
 const reconcileEvery = 5 * time.Second
 
 func (a *agent) every(ctx context.Context, loop string, d time.Duration, do func()) {

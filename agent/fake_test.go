@@ -346,7 +346,7 @@ func (w *world) start() *agent {
 		w.t.Fatal(err)
 	}
 	a.work.Go(func() { a.ship.run(ctx) })
-	a.work.Go(func() { a.every(ctx, "reconciliation", reconcileEvery, a.reconcile) })
+	a.work.Go(func() { a.every(ctx, "reconciliation", reconcileEvery, a.repair) })
 	return a
 }
 

@@ -112,6 +112,30 @@ func (r *rig) cgroups(run string) (dirs []string) {
 	return dirs
 }
 
+// TestDesiredIsSavedWhenThereIsRoom: a disk that takes nothing holds up no dyno,
+// and once it takes something again what is desired is on it.
+func TestDesiredIsSavedWhenThereIsRoom(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.start()
+		if err := os.MkdirAll(filepath.Join(w.home.desired(), "in the way"), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		a := fakeAssignment()
+		w.want(a)
+		time.Sleep(time.Hour)
+		if d := w.dyno(a); d.State != manifold.StateUp {
+			t.Errorf("it is %+v", d)
+		}
+		if err := os.RemoveAll(w.home.desired()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(10 * time.Second)
+		if text, err := os.ReadFile(w.home.desired()); err != nil || !strings.Contains(string(text), a.ID) {
+			t.Errorf("on disk is %q, %v", text, err)
+		}
+	})
+}
+
 // initPID finds a run's PID 1 as the host sees it.
 func (r *rig) initPID(run string) int {
 	r.t.Helper()

@@ -27,23 +27,47 @@ func (a *agent) accept(d manifold.Desired) error {
 	if known.Cluster == d.Cluster && d.Revision < known.Revision {
 		return fmt.Errorf("the coordinator sent revision %d after %d: nothing was changed", d.Revision, known.Revision)
 	}
-	text, err := json.Marshal(d)
-	if err != nil {
-		return err
-	}
-	if err := writeFile(a.home.desired(), text); err != nil {
-		// Running it all the same is better than a host that a full disk
-		// has cut off; a reboot would start the older set.
-		a.log.Error("what is desired could not be saved", "error", err)
-	}
 	a.mu.Lock()
-	a.desired, a.known = d, true
+	a.desired, a.known, a.unsaved = d, true, true
 	a.mu.Unlock()
+	a.saveDesired()
 	a.reconcile()
 	if err := syncFile(a.home.desired()); err != nil { // after the dynos were started: off their way
 		a.log.Error("what is desired could not be synced to disk", "error", err)
 	}
 	return nil
+}
+
+// saveDesired writes what is desired down, if that was not done yet. Running
+// what could not be written down is better than a host that a full disk has
+// cut off: it is tried again with every reconciliation, and until it works a
+// reboot would start the older set.
+func (a *agent) saveDesired() {
+	a.mu.Lock()
+	d, unsaved := a.desired, a.unsaved
+	a.mu.Unlock()
+	if !unsaved {
+		return
+	}
+	text, err := json.Marshal(d)
+	if err == nil {
+		err = writeFile(a.home.desired(), text)
+	}
+	if err != nil {
+		a.log.Error("what is desired could not be saved, will try again", "error", err)
+		return
+	}
+	a.mu.Lock()
+	a.unsaved = a.desired.Revision != d.Revision
+	a.mu.Unlock()
+}
+
+// repair does again what a full mailbox, a full disk or a failed effect left
+// undone.
+func (a *agent) repair() {
+	a.thawOverdue()
+	a.saveDesired()
+	a.reconcile()
 }
 
 // loadDesired brings back what was desired last. A file that cannot be used
