@@ -1,9 +1,19 @@
 package door
 
 import (
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // TestPrometheusLikesTheMetrics has Debian's own promtool read them: names,
@@ -30,5 +40,59 @@ func TestPrometheusLikesTheMetrics(t *testing.T) {
 	}
 	if status, body := r.ask(t, "GET", "/debug/pprof/goroutine?debug=1"); status != 200 || !strings.Contains(body, "goroutine profile") {
 		t.Errorf("pprof: %d %.200s", status, body)
+	}
+}
+
+// TestPrometheusScrapes has a real Prometheus, Debian's, read the door through
+// a proxy that passes /metrics alone, and asks it for a series.
+func TestPrometheusScrapes(t *testing.T) {
+	r := newRig(t)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		res, err := r.Get("http://agent/metrics")
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+			return
+		}
+		defer res.Body.Close()
+		w.Header().Set("Content-Type", res.Header.Get("Content-Type"))
+		_, _ = io.Copy(w, res.Body)
+	}))
+	defer proxy.Close()
+	dir := t.TempDir()
+	config := fmt.Sprintf("scrape_configs: [{job_name: manifold, scrape_interval: 200ms, scrape_timeout: 200ms, static_configs: [{targets: [%q]}]}]\n",
+		proxy.Listener.Addr().String())
+	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	free, err := net.Listen("tcp", "127.0.0.1:0") // it cannot be given port 0 and asked which it got
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := free.Addr().String()
+	free.Close()
+	var out bytes.Buffer
+	server := exec.Command("prometheus", "--config.file="+filepath.Join(dir, "prometheus.yml"), "--storage.tsdb.path="+filepath.Join(dir, "data"), "--web.listen-address="+addr)
+	server.Stdout, server.Stderr = &out, &out
+	if err := server.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() {
+		_ = server.Process.Kill()
+		_ = server.Wait()
+		if t.Failed() {
+			t.Logf("prometheus said:\n%s", out.String())
+		}
+	}()
+	query := "http://" + addr + "/api/v1/query?query=" + url.QueryEscape(`manifold_dyno_memory_bytes{app="one",dyno="web.1"}`)
+	var answer string
+	for until := time.Now().Add(30 * time.Second); !strings.Contains(answer, `"1048576"`); time.Sleep(100 * time.Millisecond) {
+		if time.Now().After(until) {
+			t.Fatalf("it never had the series; at last it answered %s", answer)
+		}
+		if res, err := http.Get(query); err == nil {
+			text, _ := io.ReadAll(res.Body)
+			res.Body.Close()
+			answer = string(text)
+		}
 	}
 }
