@@ -89,6 +89,23 @@ func TestStartTakesABoxThatIsReady(t *testing.T) {
 	}
 }
 
+// An address that is asked for comes before a box that is ready.
+func TestAddressThatIsAskedFor(t *testing.T) {
+	r := newRig(t)
+	r.keepSpares(1)
+	first := r.start("true")
+	if err := first.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	for i, same := range []bool{true, false} { // free, then taken
+		spec := r.spec("exec sleep 1000")
+		spec.Addr = first.Addr()
+		if b := r.startSpec(spec); (b.Addr() == first.Addr()) != same {
+			t.Errorf("start %d: asked for %v, got %v", i, first.Addr(), b.Addr())
+		}
+	}
+}
+
 // A box whose PID 1 somebody killed while it waited is no box.
 func TestBoxThatDiedWhileItWaited(t *testing.T) {
 	r := newRig(t)

@@ -22,6 +22,8 @@ type spares struct {
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 
+	filling sync.Mutex // held while boxes are made or dropped for later
+
 	mu    sync.Mutex
 	ready []*spare
 }
@@ -54,15 +56,22 @@ func (p *spares) take(ctx context.Context, size manifold.Size, addr netip.Addr) 
 	}
 	s, err := p.host.makeSpare(ctx, size)
 	if errors.Is(err, ErrNoSlot) {
-		// The slots of those that do not fit are better used.
-		if other := p.pop(func(*spare) bool { return true }); other != nil {
-			if err := other.remove(); err != nil {
-				return nil, err
-			}
-			return p.host.makeSpare(ctx, size)
-		}
+		return p.takeSlot(ctx, size)
 	}
 	return s, err
+}
+
+// takeSlot makes a box where no slot is free: in that of one that is ready and
+// does not fit.
+func (p *spares) takeSlot(ctx context.Context, size manifold.Size) (*spare, error) {
+	p.filling.Lock() // what keep is about to make or drop has a slot as well
+	defer p.filling.Unlock()
+	if other := p.pop(func(*spare) bool { return true }); other != nil {
+		if err := other.remove(); err != nil {
+			return nil, err
+		}
+	}
+	return p.host.makeSpare(ctx, size)
 }
 
 // ask has boxes of that size made, soon. Of several sizes one is enough.
@@ -106,24 +115,39 @@ func (p *spares) keep(ctx context.Context) {
 // fill makes what is missing. A start that is asked for meanwhile goes first:
 // it asks for more when it is done.
 func (p *spares) fill(ctx context.Context, size manifold.Size) {
+	p.filling.Lock()
 	p.drop(func(s *spare) bool { return !alike(s.box.record.Size, size) || !s.alive() })
+	p.filling.Unlock()
 	for len(p.asked) == 0 {
-		p.mu.Lock()
-		full := len(p.ready) >= p.limit
-		p.mu.Unlock()
-		if full {
-			return
-		}
-		s, err := p.host.makeSpare(ctx, size)
+		more, err := p.add(ctx, size)
 		if err != nil {
 			// The next start meets the same, and has somebody to tell.
 			p.host.cfg.Log.Debug("no box could be made in advance", "error", err)
+		}
+		if !more {
 			return
 		}
-		p.mu.Lock()
-		p.ready = append(p.ready, s)
-		p.mu.Unlock()
 	}
+}
+
+// add makes one box unless there are enough.
+func (p *spares) add(ctx context.Context, size manifold.Size) (more bool, err error) {
+	p.filling.Lock()
+	defer p.filling.Unlock()
+	p.mu.Lock()
+	full := len(p.ready) >= p.limit
+	p.mu.Unlock()
+	if full {
+		return false, nil
+	}
+	s, err := p.host.makeSpare(ctx, size)
+	if err != nil {
+		return false, err
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.ready = append(p.ready, s)
+	return true, nil
 }
 
 func (p *spares) drop(unfit func(*spare) bool) {
