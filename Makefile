@@ -122,7 +122,7 @@ bench-idle: build ## What 100 idle dynos cost: memory each, the agent's CPU and 
 .PHONY: bench-logs
 bench-logs: ## 10,000 log lines/s of four dynos for 60 s to two tails and a drain: losses, latency, CPU (as root)
 	@test/packages $(TEST_PACKAGES)
-	@BENCH_LOGS_SECONDS=60 go test -count=1 -timeout 10m -v -run TestLogs ./test | grep -E 'measured|^(---|ok|FAIL|PASS)'
+	@BENCH_LOGS_SECONDS=60 go test -count=1 -timeout 10m -v -run 'TestLogs/four' ./test | grep -E 'measured|^(---|ok|FAIL|PASS)'
 
 .PHONY: clean
 clean: ## Remove what was built (state in $MANIFOLD_HOME and caches stay)

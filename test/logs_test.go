@@ -128,6 +128,8 @@ func (r runner) drains() {
 		})
 	}
 	arrives("drained")
+	kill9(r.T, r.p, "manifold-coordinator")
+	arrives("after-the-kill")
 	path := "/apps/" + r.app + "/log-drains"
 	for to, words := range map[string]string{"": "missing", "ftp://h/": "must begin with", receiver.URL + "/in": "already been taken"} {
 		r.p.Refused(r, 422, "POST", path, map[string]string{"url": to}, words)

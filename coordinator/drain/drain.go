@@ -23,6 +23,8 @@ type outlet interface {
 	// settle is for how long it must live after a send for what was sent to be
 	// taken as received. 0: send knows.
 	settle() time.Duration
+	// rest is how long to wait after a send for more lines to come together.
+	rest() time.Duration
 	close()
 }
 
@@ -126,6 +128,12 @@ func (d *drain) deliver(ctx context.Context) error {
 				return err
 			}
 			lines = lines[n:]
+		}
+		if rest := out.rest(); rest > 0 {
+			select {
+			case <-time.After(rest):
+			case <-out.alive().Done():
+			}
 		}
 		if lines, err = d.next(ctx, out, tail); err != nil {
 			return err

@@ -15,8 +15,13 @@ import (
 	"manifold/coordinator/logs"
 )
 
-// postTime is for a receiver to take and answer one batch.
-const postTime = 10 * time.Second
+const (
+	postTime = 10 * time.Second // for a receiver to take and answer one batch
+	// A request costs both sides more than a line does: after one that was not
+	// full, lines come together for restTime.
+	restTime = 100 * time.Millisecond
+	full     = 64 << 10
+)
 
 // poster posts batches to an HTTP server, one at a time. A 2xx says that the
 // server has it.
@@ -86,4 +91,10 @@ func (p *poster) frameID(lines []logs.Line) string {
 
 func (p *poster) alive() context.Context { return p.ctx }
 func (p *poster) settle() time.Duration  { return 0 }
-func (p *poster) close()                 { p.client.CloseIdleConnections() }
+func (p *poster) rest() time.Duration {
+	if len(p.frames.all) >= full {
+		return 0
+	}
+	return restTime
+}
+func (p *poster) close() { p.client.CloseIdleConnections() }

@@ -134,6 +134,7 @@ func (r *Room) sync(ctx context.Context) error {
 	for id, cancel := range r.running {
 		if !wanted[id] {
 			cancel(errRemoved)
+			_ = r.root.Remove(id) // it may have ended before, with its app
 			delete(r.running, id)
 		}
 	}

@@ -80,6 +80,7 @@ func (s *syslog) send(lines []logs.Line) error {
 
 func (s *syslog) alive() context.Context { return s.ctx }
 func (s *syslog) settle() time.Duration  { return settleTime }
+func (s *syslog) rest() time.Duration    { return 0 }
 
 func (s *syslog) close() {
 	s.end(nil)
