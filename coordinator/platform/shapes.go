@@ -180,7 +180,7 @@ func featureObject(app manifold.App, f manifold.Feature) object {
 
 func drainObject(d manifold.Drain) object {
 	return object{
-		"id": d.ID, "url": d.URL, "token": d.Token, "addon": nil, "extended": object{"drain_id": d.ID},
+		"id": d.ID, "url": d.URL, "token": d.Token, "addon": nil,
 		"created_at": when(d.CreatedAt), "updated_at": when(d.UpdatedAt),
 	}
 }
