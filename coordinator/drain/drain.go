@@ -49,7 +49,7 @@ type drain struct {
 	refused int    // how often the receiver refused that
 	dropped int    // lines of batches given up, which the receiver was not told yet
 	since   time.Time
-	failing bool
+	trouble map[string]bool // what was complained of since a send went well
 }
 
 func newDrain(r *Room, d manifold.Drain) *drain {
@@ -178,8 +178,8 @@ func (d *drain) send(out outlet, lines []logs.Line) error {
 		return err
 	}
 	d.batch, d.refused, d.dropped = 0, 0, 0
-	if d.failing {
-		d.failing = false
+	if len(d.trouble) > 0 {
+		d.trouble = nil
 		d.room.cfg.Log.Info("a log drain delivers again", "app", d.App, "drain", d.ID)
 	}
 	d.settle(out, behind)
@@ -244,29 +244,33 @@ func (d *drain) open(ctx context.Context) (outlet, error) {
 	return nil, fmt.Errorf("a drain to %q is not known here", d.url.Scheme)
 }
 
-// complain says once what is wrong, until it was right again: the operator all,
-// the app's owner what only he can mend.
+// complain says what is wrong, each thing once until it was right again: the
+// operator all, the app's owner what only he can mend.
 func (d *drain) complain(err error) {
-	if d.failing {
-		return
-	}
-	d.failing = true
 	var request *url.Error // which names the URL
 	if errors.As(err, &request) {
 		err = request.Err
 	}
-	d.room.cfg.Log.Warn("a log drain cannot deliver; it tries again", "app", d.App, "drain", d.ID, "err", err)
 	var forged *tls.CertificateVerificationError
 	var forbidden *forbiddenError
-	to := d.url.Scheme + "://" + d.url.Host
+	what, text := "delivery", ""
 	switch {
 	case errors.As(err, &forged):
-		d.tell("Error L14 (certificate validation): error=%q uri=%q", forged.Err.Error(), to)
+		what = "certificate"
+		text = fmt.Sprintf("Error L14 (certificate validation): error=%q uri=%q", forged.Err.Error(), d.url.Scheme+"://"+d.url.Host)
 	case errors.As(err, &forbidden):
-		d.tell("Log drain %s is not served: %s", d.Token, forbidden)
+		what = "address"
+		text = fmt.Sprintf("Log drain %s is not served: %s", d.Token, forbidden)
 	}
-}
-
-func (d *drain) tell(format string, args ...any) {
-	d.room.cfg.Logs.Write(d.App, manifold.SourceHeroku, "logplex", fmt.Sprintf(format, args...))
+	if d.trouble[what] {
+		return
+	}
+	if d.trouble == nil {
+		d.trouble = map[string]bool{}
+	}
+	d.trouble[what] = true
+	d.room.cfg.Log.Warn("a log drain cannot deliver; it tries again", "app", d.App, "drain", d.ID, "err", err)
+	if text != "" {
+		d.room.cfg.Logs.Write(d.App, manifold.SourceHeroku, "logplex", text)
+	}
 }

@@ -113,7 +113,7 @@ func TestDeadReceiver(t *testing.T) {
 	r.run()
 	r.add("http://" + dead.addr)
 	r.add("http://" + live.addr)
-	const total = 120_000
+	const total = 60_000
 	began := time.Now()
 	for range total / 1000 {
 		r.write(1000, strings.Repeat("x", 200))

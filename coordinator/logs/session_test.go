@@ -252,7 +252,7 @@ func TestReaderThatStopsReading(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer other.Close()
-	const total = 60_000
+	const total = 20_000
 	text := strings.Repeat("x", 1000)
 	for n, seen := uint64(1), uint64(0); n <= total; n += 500 {
 		s := numbered("r1/app", "web.1", n, n+499)
@@ -288,7 +288,7 @@ func TestReaderThatStopsReading(t *testing.T) {
 // it missed, and gets the rest.
 func TestStaleEventID(t *testing.T) {
 	h := open(t, t.TempDir())
-	const total = 20_000
+	const total = 12_000
 	text := strings.Repeat("x", 1000)
 	for n := uint64(1); n <= total; n += 500 {
 		s := numbered("r1/app", "web.1", n, n+499)
