@@ -288,7 +288,7 @@ func TestReaderThatStopsReading(t *testing.T) {
 // it missed, and gets the rest.
 func TestStaleEventID(t *testing.T) {
 	h := open(t, t.TempDir())
-	const total = 12_000
+	const total = 16_000
 	text := strings.Repeat("x", 1000)
 	for n := uint64(1); n <= total; n += 500 {
 		s := numbered("r1/app", "web.1", n, n+499)
@@ -302,7 +302,7 @@ func TestStaleEventID(t *testing.T) {
 	missed := 0
 	_, note, _ := strings.Cut(events[0].data, "This tail session dropped ")
 	if _, err := fmt.Sscan(note, &missed); err != nil || missed == 0 || missed+len(events)-1 != total-5 {
-		t.Errorf("%d events, the first %q; want %d lines together", len(events), events[0].data, total-5)
+		t.Errorf("%d events, the first %.100q; want %d lines together", len(events), events[0].data, total-5)
 	}
 	if last := events[len(events)-1].id; last != strconv.Itoa(total) {
 		t.Errorf("the last id is %s", last)
