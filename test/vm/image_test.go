@@ -4,12 +4,16 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"syscall"
+	"time"
 
 	"manifold/slugfs/stack"
 )
@@ -68,9 +72,15 @@ ln -s ../work.service etc/systemd/system/multi-user.target.wants/work.service
 // needs beside it.
 type image struct{ disk, kernel, initrd string }
 
+// imageLimit bounds the making of the image, with slow mirrors in mind.
+const imageLimit = 15 * time.Minute
+
 // guestImage returns the guest's image, made once for what it is made from. A
-// newer Debian comes with the removal of the cached one.
-func guestImage(ctx context.Context, cache string) (image, error) {
+// newer Debian comes with the removal of the cached one. What takes long is
+// said to progress.
+func guestImage(ctx context.Context, cache string, progress io.Writer) (image, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, imageLimit, fmt.Errorf("making the guest's image took longer than %v", imageLimit))
+	defer cancel()
 	inputs := sha256.Sum256([]byte(suite + strings.Join(packages, " ") + makeRoot + finishRoot))
 	dir := filepath.Join(cache, "vm-"+hex.EncodeToString(inputs[:8]))
 	img := image{filepath.Join(dir, "disk"), filepath.Join(dir, "kernel"), filepath.Join(dir, "initrd")}
@@ -96,13 +106,13 @@ func guestImage(ctx context.Context, cache string) (image, error) {
 		return img, err
 	}
 	defer os.RemoveAll(work)
-	if err := makeImage(ctx, work); err != nil {
-		return img, fmt.Errorf("make the guest's image: %w", err)
+	if err := makeImage(ctx, work, progress); err != nil {
+		return img, fmt.Errorf("make the guest's image: %w", errors.Join(context.Cause(ctx), err))
 	}
 	return img, os.Rename(work, dir)
 }
 
-func makeImage(ctx context.Context, work string) error {
+func makeImage(ctx context.Context, work string, progress io.Writer) error {
 	sources, err := stack.Sources(suite)
 	if err != nil {
 		return err
@@ -111,10 +121,12 @@ func makeImage(ctx context.Context, work string) error {
 		return err
 	}
 	script := fmt.Sprintf(`
+echo "making the guest's image, once: Debian packages (a minute or two)" >&3
 mmdebstrap --quiet --mode=root --format=directory --variant=minbase --include=%s \
 	--dpkgopt=force-unsafe-io --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/man/*' \
 	--essential-hook='cd "$1" && sh -eu -c "$MAKE_ROOT"' --customize-hook='cd "$1" && sh -eu -c "$FINISH_ROOT"' \
 	%s root sources.list
+echo "the disk" >&3
 mv root/boot/vmlinuz-* kernel
 mv root/boot/initrd.img-* initrd
 truncate -s 3G disk
@@ -122,14 +134,26 @@ mke2fs -q -t ext4 -E lazy_itable_init=1,nodiscard -d root disk
 rm -rf root sources.list
 `, strings.Join(packages, ","), suite)
 	// Its own mounts and processes: what a kill leaves of them ends with it.
-	return run(ctx, work, []string{"MAKE_ROOT=" + makeRoot, "FINISH_ROOT=" + finishRoot},
+	said, say, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	var copying sync.WaitGroup
+	copying.Go(func() { _, _ = io.Copy(progress, said) })
+	defer func() { say.Close(); copying.Wait(); said.Close() }()
+	return runWith(ctx, work, []*os.File{say}, []string{"MAKE_ROOT=" + makeRoot, "FINISH_ROOT=" + finishRoot},
 		"unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-euc", script)
 }
 
 // run runs a program and says what it said if it failed.
 func run(ctx context.Context, dir string, env []string, argv ...string) error {
+	return runWith(ctx, dir, nil, env, argv...)
+}
+
+// runWith gives it files, too, from descriptor 3 on.
+func runWith(ctx context.Context, dir string, files []*os.File, env []string, argv ...string) error {
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Dir, cmd.Env = dir, append(os.Environ(), env...)
+	cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, append(os.Environ(), env...), files
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("%s: %w:\n%s", argv[0], err, out[max(0, len(out)-4<<10):])
 	}

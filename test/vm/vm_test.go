@@ -25,7 +25,7 @@ import (
 )
 
 // bootLimit ends a guest that hangs.
-const bootLimit = 12 * time.Minute
+const bootLimit = 20 * time.Minute
 
 func TestGuest(t *testing.T) {
 	if os.Geteuid() != 0 {
@@ -45,7 +45,7 @@ func TestGuest(t *testing.T) {
 		cache = "/var/cache/manifold"
 	}
 	step := timer(t)
-	img, err := guestImage(t.Context(), cache)
+	img, err := guestImage(t.Context(), cache, t.Output())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -175,6 +175,11 @@ func reportEvents(t *testing.T, events io.Reader) (tests int) {
 			tests++
 			t.Run(e.Test, func(t *testing.T) {
 				t.Logf("%s, %.2f s in the guest", e.Test, e.Elapsed)
+				for line := range strings.Lines(output[e.Test]) {
+					if _, text, ok := strings.Cut(line, "figure: "); ok {
+						t.Log(strings.TrimSpace(text))
+					}
+				}
 				if e.Action != "pass" {
 					t.Errorf("%s\n%s", e.Action, output[e.Test])
 				}

@@ -201,7 +201,7 @@ func TestUnitsAreSound(t *testing.T) {
 // may think of them: docs/hosts.md has the reason for each gap.
 var (
 	daemons   = []string{"manifold-agent", "manifold-coordinator", "manifold-router"}
-	exposures = map[string]float64{"manifold-agent": 9.9, "manifold-coordinator": 9.9, "manifold-router": 9.9}
+	exposures = map[string]float64{"manifold-agent": 7, "manifold-coordinator": 2, "manifold-router": 2}
 )
 
 func TestSystemdKnowsHowTheDaemonsAre(t *testing.T) {
