@@ -80,6 +80,13 @@ test-vm: ## Kernel tests and systemd units on an emulated Debian 12 with cgroup 
 	@test/packages $(VM_PACKAGES)
 	@go test -count=1 -timeout 30m -v ./test/vm
 
+.PHONY: test-cli
+test-cli: export MANIFOLD_TEST_CLIS := 11.10.0 10.17.0 9.5.1
+test-cli: build ## What every user's fingers know, typed into three generations of the heroku CLI (as root)
+	@test/packages $(TEST_PACKAGES)
+	@test/heroku-cli
+	@go test -count=1 -timeout 30m -v -run TestHerokuLevel1 ./test
+
 .PHONY: test-hostile
 test-hostile: ## Hostile apps on a platform of their own beside a timed neighbour, as a table (as root)
 	@test/packages $(TEST_PACKAGES)

@@ -2,6 +2,7 @@ package platform
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/json"
@@ -407,11 +408,21 @@ func (p *Instance) Heroku(t testing.TB, dir string, args ...string) (string, err
 	return string(out), err
 }
 
+// HerokuVersions are CLIs that test/heroku-cli puts into the cache, newest
+// first: what MANIFOLD_TEST_CLIS names, else one.
+var HerokuVersions = strings.Fields(cmp.Or(os.Getenv("MANIFOLD_TEST_CLIS"), "11.10.0"))
+
 // HerokuCommand is what Heroku runs, for a test that gives it a terminal or
 // input.
 func (p *Instance) HerokuCommand(ctx context.Context, t testing.TB, dir string, args ...string) *exec.Cmd {
 	t.Helper()
-	cmd := exec.CommandContext(ctx, filepath.Join(Cache, "heroku-11.10.0", "heroku"), args...)
+	return p.HerokuCommandOf(ctx, t, HerokuVersions[0], dir, args...)
+}
+
+// HerokuCommandOf is the same with a CLI of HerokuVersions.
+func (p *Instance) HerokuCommandOf(ctx context.Context, t testing.TB, version, dir string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := exec.CommandContext(ctx, filepath.Join(Cache, "heroku-"+version, "heroku"), args...)
 	cmd.Dir = dir
 	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+p.Dir, "GIT_CONFIG_GLOBAL="+filepath.Join(p.Dir, "gitconfig"), "FORCE_COLOR=0")
 	watched := p.watched(t)
