@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"hash/crc32"
 	"slices"
 	"time"
 )
@@ -37,6 +38,9 @@ func auditTrail(subject string) string { return auditRoot + "entries/" + subject
 // id. Seq and At are set. It is called after the change it tells of, which a
 // kill between the two leaves without an entry.
 func (s *Store) Record(ctx context.Context, subject string, e Entry) error {
+	turn := &s.trails[crc32.ChecksumIEEE([]byte(subject))%uint32(len(s.trails))]
+	turn.Lock() // those who wait here would overtake each other below
+	defer turn.Unlock()
 	return s.transact(ctx, func(t *tx) error {
 		var head int64
 		if _, err := t.get(auditHead(subject), &head); err != nil {

@@ -60,7 +60,8 @@ type Store struct {
 	lock    *os.File
 	cluster string
 	now     func() time.Time
-	closing func() error // once
+	closing func() error   // once
+	trails  [64]sync.Mutex // held while an entry is added to one of many audit trails
 }
 
 // root is what our keys start with in an etcd that others may use too.
