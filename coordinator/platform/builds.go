@@ -119,6 +119,7 @@ func (a *api) createBuild(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
+	c.record(app.ID, "Start build "+b.ID) // the log has it from the compiler
 	return created(c.buildObject(app, b))
 }
 
