@@ -11,6 +11,7 @@ import (
 
 	"manifold"
 	"manifold/coordinator/attach"
+	"manifold/coordinator/clock"
 	"manifold/coordinator/compiler"
 	"manifold/coordinator/fleet"
 	"manifold/coordinator/git"
@@ -38,6 +39,7 @@ type rooms struct {
 	outputs   *outputs.Room
 	sources   *sources.Room
 	phase     *phase.Room
+	clock     *clock.Room
 	compiler  *compiler.Compiler
 	git       *git.Server
 	closers   []io.Closer
@@ -115,6 +117,10 @@ func (r *rooms) openWork(ctx context.Context) (err error) {
 	}
 	r.closers = append(r.closers, r.outputs)
 	r.phase = phase.New(phase.Config{Store: r.store, Dynos: r.scheduler, Logs: r.logs, Outputs: r.outputs, Log: cfg.Log.With("room", "phase")})
+	r.clock = clock.New(clock.Config{
+		Store: r.store, Dynos: r.scheduler, Log: cfg.Log.With("room", "clock"),
+		Say: func(app, text string) { r.logs.Write(app, manifold.SourceApp, "scheduler", text) },
+	})
 	r.compiler, err = compiler.New(compiler.Config{
 		Dir: cfg.dir("cache"), Runner: r.scheduler, Store: r.store, Outputs: r.outputs, Log: cfg.Log.With("room", "compiler"),
 		Layers: func(name string) ([]manifold.Image, error) {

@@ -57,6 +57,7 @@ func (r *rooms) run(ctx context.Context) error {
 	parts.Go(func() error { return r.fleet.Serve(ctx, doors.fleet) })
 	parts.Go(func() error { return r.scheduler.Run(ctx) })
 	parts.Go(func() error { return r.phase.Run(ctx) })
+	parts.Go(func() error { return r.clock.Run(ctx) })
 	parts.Go(func() error { return r.git.Run(ctx) })
 	parts.Go(func() error { return r.drain(ctx, doors) })
 	addresses := Addresses{API: doors.http[0].ln.Addr(), TLS: doors.http[1].ln.Addr(), Attach: doors.attach.Addr(), Fleet: doors.fleet.Addr()}

@@ -19,6 +19,7 @@ import (
 
 	"manifold"
 	"manifold/cmd/manifold/host"
+	"manifold/cmd/manifold/jobs"
 )
 
 // version is set by the Makefile.
@@ -62,7 +63,7 @@ func command(settings manifold.Settings, hurry <-chan struct{}) *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.AddCommand(runCommand(settings, hurry), envCommand(settings), auditCommand(settings), stackCommand(settings),
-		host.Command(settings), versionCommand(), manCommand())
+		host.Command(settings), jobs.Command(settings), versionCommand(), manCommand())
 	return root
 }
 

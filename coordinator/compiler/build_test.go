@@ -102,6 +102,7 @@ type fakeStore struct {
 	deployed []manifold.Slug
 	builds   []manifold.Build // as they were written down
 	said     string
+	status   string // of the releases
 }
 
 func (s *fakeStore) NewestRelease(context.Context, string) (manifold.Release, error) {
@@ -118,7 +119,7 @@ func (s *fakeStore) Deploy(_ context.Context, _ string, slug manifold.Slug, desc
 		return manifold.Release{}, s.err
 	}
 	s.deployed, s.said = append(s.deployed, slug), description
-	return manifold.Release{Version: 2 + len(s.deployed), Description: description}, nil
+	return manifold.Release{Version: 2 + len(s.deployed), Description: description, Status: s.status}, nil
 }
 
 func resultJSON(language, procfile, release string) string {

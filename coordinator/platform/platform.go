@@ -138,6 +138,7 @@ var resources = []func(*api) routes{
 	featureRoutes,
 	formationRoutes,
 	keyRoutes,
+	jobRoutes,
 	logRoutes,
 	rateRoutes,
 	releaseRoutes,

@@ -25,7 +25,7 @@ func scopeOf(pattern string) string {
 		return store.ScopeGlobal
 	}
 	protected := strings.HasSuffix(path, "/config-vars") ||
-		!reads && (strings.HasSuffix(path, "/dynos") || strings.HasSuffix(path, "/dynos/{dyno}"))
+		!reads && (strings.Contains(path, "/scheduler-jobs") || strings.HasSuffix(path, "/dynos") || strings.HasSuffix(path, "/dynos/{dyno}"))
 	switch {
 	case protected && method == http.MethodDelete: // restarts dynos
 		return store.ScopeWrite

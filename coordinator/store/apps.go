@@ -169,6 +169,7 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		t.remove(phaseKey(id))
 		t.remove(drainsKey(id))
 		t.removeUnder(buildKey(id, ""))
+		t.removeUnder(jobKey(id, ""))
 		t.removeUnder(key("releases", id, ""))
 		t.removeUnder(key("configs", id, ""))
 		t.remove(auditHead(id))

@@ -40,6 +40,7 @@ var (
 //	configs/APP/0000000001    config vars, sealed
 //	phases/APP                the release whose command runs, while it does
 //	builds/APP/BUILD          build
+//	jobs/APP/JOB              scheduled job
 //	formations/APP            the whole formation
 //	drains/APP                its log drains, sealed
 //	slugs/SLUG                slug

@@ -1,0 +1,108 @@
+package compiler
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"testing"
+
+	"manifold"
+)
+
+// A build's record is pending while it runs and final before its output ends.
+func TestABuildIsWrittenDown(t *testing.T) {
+	r := newRig(t, nil)
+	started, err := r.Start(r.req)
+	if err != nil || started.Status != manifold.BuildPending || started.Version != r.req.Commit || started.Stack != "cedar" {
+		t.Fatalf("%+v, %v", started, err)
+	}
+	var out strings.Builder
+	if err := r.cfg.Outputs.Copy(t.Context(), started.Output, &out); err != nil || !strings.Contains(out.String(), "Verifying deploy... done.") {
+		t.Errorf("%v, the output is %q", err, out.String())
+	}
+	if last := r.store.builds[len(r.store.builds)-1]; len(r.store.builds) != 2 || last.ID != started.ID || last.Status != manifold.BuildSucceeded || last.Output != started.Output {
+		t.Errorf("written down: %+v", r.store.builds)
+	}
+}
+
+func TestCancel(t *testing.T) {
+	r := newRig(t, nil)
+	entered := make(chan struct{})
+	r.runner.during = func(ctx context.Context) { close(entered); <-ctx.Done() }
+	started, err := r.Start(r.req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	if _, err := r.Start(r.req); !errors.Is(err, ErrBusy) {
+		t.Errorf("a second build: %v", err)
+	}
+	if r.Cancel(r.req.App.ID, "another") || r.Cancel("another", started.ID) || !r.Cancel(r.req.App.ID, started.ID) {
+		t.Error("the wrong build was cancelled, or the right one was not")
+	}
+	var out strings.Builder
+	if err := r.cfg.Outputs.Copy(t.Context(), started.Output, &out); err != nil || !strings.Contains(out.String(), "Build cancelled. Nothing was released.") {
+		t.Errorf("%v, the output is %q", err, out.String())
+	}
+	if last := r.store.builds[len(r.store.builds)-1]; last.Status != manifold.BuildFailed || len(r.store.deployed) != 0 {
+		t.Errorf("written down: %+v", r.store.builds)
+	}
+}
+
+func TestTarball(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.SourceLimit = 1 << 20 })
+	pack := func(write func(*tar.Writer)) []byte {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		tw := tar.NewWriter(z)
+		write(tw)
+		tw.Close()
+		z.Close()
+		return b.Bytes()
+	}
+	good := pack(func(tw *tar.Writer) { _ = addBytes(tw, "./main.go", 0o644, []byte("package main\n")) })
+	read := func(content []byte) (string, error) {
+		r.req.Source = r.Tarball(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+		_, err := r.build(t)
+		return r.out.String(), err
+	}
+	if out, err := read(good); err != nil || r.runner.input["source/./main.go"] != "package main\n" {
+		t.Errorf("%v, %v\n%s", err, r.runner.input, out)
+	}
+	for want, content := range map[string][]byte{
+		"no gzipped tar":        []byte("plain"),
+		"The source is damaged": good[:len(good)-12],
+		"is too large":          pack(func(tw *tar.Writer) { _ = addBytes(tw, "big", 0o644, make([]byte, 2<<20)) }),
+		"leads out of it":       pack(func(tw *tar.Writer) { _ = addBytes(tw, "../x", 0o644, nil) }),
+	} {
+		if out, err := read(content); err == nil || !strings.Contains(out, want) {
+			t.Errorf("%s: %v\n%s", want, err, out)
+		}
+	}
+}
+
+// The pusher reads the release command, and is refused when it fails.
+func TestReleaseCommand(t *testing.T) {
+	status := manifold.ReleaseSucceeded
+	r := newRig(t, func(c *Config) {
+		c.Follow = func(_ context.Context, pending manifold.Release, w io.Writer) (manifold.Release, error) {
+			_, _ = io.WriteString(w, "migrating\n")
+			pending.Status = status
+			return pending, nil
+		}
+	})
+	r.store.status = manifold.ReleasePending
+	if _, err := r.build(t); err != nil {
+		t.Fatalf("%v\n%s", err, r.out.String())
+	}
+	r.says(t, "Release command declared", "Running release command...\n\nmigrating\nWaiting for release... done.", "deployed to Manifold")
+	status = manifold.ReleaseFailed
+	if _, err := r.build(t); err == nil || strings.Contains(r.out.String(), "deployed to Manifold") {
+		t.Errorf("%v\n%s", err, r.out.String())
+	}
+	r.says(t, "migrating", "the command of release v4 failed. The release before it serves on", "Push failed")
+}
