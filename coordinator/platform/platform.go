@@ -7,7 +7,7 @@
 // it, or show one user what belongs to another. Config var values and tokens pass
 // through it; they never enter its logs or error texts.
 //
-//	request ─▶ door.go      Request-Id, Accept, token, bounds
+//	request ─▶ door.go      Request-Id, Accept, token and its scope, bounds
 //	        ─▶ *.go         one small handler an endpoint, one file a resource
 //	        ─▶ shapes.go    nouns to JSON objects
 //	        ─▶ reply.go     status, ETag, paging ─▶ response

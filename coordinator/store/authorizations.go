@@ -87,6 +87,7 @@ func (g grant) authorization() Authorization {
 	if a.ID == "" { // of a token that is older than its scopes
 		id, _ := uuid.FromBytes(g.Hash[:16])
 		a.ID, a.Scope, a.UpdatedAt = id.String(), []string{ScopeGlobal}, g.CreatedAt
+		a.Default = g.Description == firstToken
 	}
 	return a
 }
@@ -189,15 +190,13 @@ func (s *Store) Reauthorize(ctx context.Context, user, id string, description *s
 		if found, err := t.get(at, &g); err != nil || !found {
 			return cmp.Or(err, fmt.Errorf("authorization %s: %w", clip(id), ErrNotFound))
 		}
+		was := g.authorization()
+		g.ID, g.Scope, g.Default, g.UpdatedAt = id, was.Scope, was.Default, s.stamp()
 		if description != nil {
 			if err := checkDescription(*description); err != nil {
 				return err
 			}
 			g.Description = *description
-		}
-		g.ID, g.UpdatedAt = id, s.stamp()
-		if g.Scope == nil {
-			g.Scope = []string{ScopeGlobal}
 		}
 		if !renew {
 			a = g.authorization()

@@ -88,3 +88,27 @@ func TestJoinTokens(t *testing.T) {
 	now = now.Add(time.Minute)
 	wantErr(t, "expired", s.RedeemJoinToken(t.Context(), secret), ErrUnauthorized)
 }
+
+// A first token that is older than scopes and ids keeps all its rights, and is
+// still known as the first after it was renamed.
+func TestTokenOfOldRecords(t *testing.T) {
+	s := open(t, t.TempDir())
+	token := must(s.Bootstrap(t.Context(), "ada@example.com"))(t)
+	user := mustAuthenticate(t, s, token)
+	hash, id := hashToken(token)
+	old := grant{Hash: hash, User: user.ID, Description: firstToken, CreatedAt: s.stamp()}
+	if err := s.transact(t.Context(), func(t *tx) error { return t.put(key("tokens", id), old) }); err != nil {
+		t.Fatal(err)
+	}
+	_, a, err := s.Authenticate(t.Context(), token)
+	if err != nil || !a.Default || !a.May(ScopeGlobal) || len(a.ID) != 36 {
+		t.Fatalf("an old token is %+v (%v)", a, err)
+	}
+	name := "mine"
+	if _, _, err := s.Reauthorize(t.Context(), user.ID, a.ID, &name, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, b, err := s.Authenticate(t.Context(), token); err != nil || b.ID != a.ID || !b.Default || !b.May(ScopeGlobal) || b.Description != name {
+		t.Errorf("renamed it is %+v (%v)", b, err)
+	}
+}

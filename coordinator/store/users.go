@@ -12,6 +12,9 @@ import (
 	"manifold"
 )
 
+// firstToken describes the token a user is made with.
+const firstToken = "First token"
+
 // Bootstrap makes the first user and a token for them that does not expire.
 // The token is "" if there was a first user already.
 func (s *Store) Bootstrap(ctx context.Context, email string) (token string, err error) {
@@ -53,7 +56,7 @@ func (s *Store) insertUser(t *tx, email string) (manifold.User, string, error) {
 	if err := cmp.Or(t.insert(key("users", user.ID), user), t.insert(key("emails", email), user.ID)); err != nil {
 		return user, "", err
 	}
-	_, token, err := s.mintToken(t, grant{User: user.ID, Description: "First token", Scope: []string{ScopeGlobal}, Default: true}, 0)
+	_, token, err := s.mintToken(t, grant{User: user.ID, Description: firstToken, Scope: []string{ScopeGlobal}, Default: true}, 0)
 	return user, token, err
 }
 
