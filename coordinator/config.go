@@ -69,8 +69,8 @@ type Addresses struct{ API, TLS, Attach, Fleet net.Addr }
 //	MANIFOLD_ATTACH_IDLE    1h           without input and output, then a client is sent away
 //	MANIFOLD_LOG_LINES      1500         log lines kept of an app, at least
 //	MANIFOLD_LOG_TIME       168h         for which they are kept at most
-//	MANIFOLD_DRAIN_LOOPBACK false        log drains may lead to this host
-//	MANIFOLD_DRAIN_CA                    file of certificates receivers of drains may have too
+//	MANIFOLD_DRAIN_LOOPBACK false        log drains and webhooks may lead to this host
+//	MANIFOLD_DRAIN_CA                    file of certificates receivers of either may have too
 //	MANIFOLD_BUILD_TIMEOUT  15m          of one build
 //	MANIFOLD_SLUG_LIMIT     500          MB of one slug
 //	MANIFOLD_API_RATE       4500         API calls of one user an hour
@@ -161,7 +161,7 @@ func (e *env) number(key string, fallback int) int {
 	return n
 }
 
-// drains reads where log drains may not lead: to the dynos, whose network is
+// drains reads where log drains and webhooks may not lead: to the dynos, whose network is
 // the agent's setting, nor to this host unless it is said so.
 func (e *env) drains() drain.Guard {
 	var g drain.Guard

@@ -252,7 +252,7 @@ func (d *drain) complain(err error) {
 		err = request.Err
 	}
 	var forged *tls.CertificateVerificationError
-	var forbidden *forbiddenError
+	var forbidden *ForbiddenError
 	what, text := "delivery", ""
 	switch {
 	case errors.As(err, &forged):

@@ -8,7 +8,7 @@ import (
 	"syscall"
 )
 
-// Guard says where drains may lead. A URL is a stranger's, and so is what its
+// Guard says where drains, and webhooks, may lead. A URL is a stranger's, and so is what its
 // name resolves to: each address is looked at when it is about to be dialled.
 // Never allowed are multicast and link-local addresses (where clouds keep
 // their hosts' credentials), Nets, and the platform's own Ports; the host's own
@@ -19,23 +19,24 @@ type Guard struct {
 	Nets     []netip.Prefix // dynos
 }
 
-// forbiddenError is for the drain's owner.
-type forbiddenError struct{ why string }
+// ForbiddenError says, to the drain's or webhook's owner, why a connection was
+// not made.
+type ForbiddenError struct{ why string }
 
-func (e *forbiddenError) Error() string { return e.why }
+func (e *ForbiddenError) Error() string { return e.why }
 
 func (g Guard) check(addr netip.AddrPort) error {
 	ip := addr.Addr().Unmap().WithZone("")
 	within := func(p netip.Prefix) bool { return p.Contains(ip) }
 	switch {
 	case ip.IsUnspecified(), ip.IsMulticast(), ip.IsLinkLocalUnicast(), slices.ContainsFunc(g.Nets, within):
-		return &forbiddenError{fmt.Sprintf("it leads to %s, which is no address of a log server", ip)}
+		return &ForbiddenError{fmt.Sprintf("it leads to %s, which is not where a receiver can be", ip)}
 	case !ours(ip):
 		return nil
 	case !g.Loopback:
-		return &forbiddenError{fmt.Sprintf("it leads to %s, which is this platform's own host (MANIFOLD_DRAIN_LOOPBACK=true lets drains lead there)", ip)}
+		return &ForbiddenError{fmt.Sprintf("it leads to %s, which is this platform's own host (MANIFOLD_DRAIN_LOOPBACK=true lets log drains and webhooks lead there)", ip)}
 	case slices.Contains(g.Ports, int(addr.Port())):
-		return &forbiddenError{fmt.Sprintf("it leads to port %d of this host, which is the platform's own", addr.Port())}
+		return &ForbiddenError{fmt.Sprintf("it leads to port %d of this host, which is the platform's own", addr.Port())}
 	}
 	return nil
 }
@@ -55,8 +56,8 @@ func ours(ip netip.Addr) bool {
 	})
 }
 
-// dialer connects to what the guard lets pass.
-func (g Guard) dialer() *net.Dialer {
+// Dialer connects to what the guard lets pass.
+func (g Guard) Dialer() *net.Dialer {
 	return &net.Dialer{Timeout: connectTime, Control: func(_, address string, _ syscall.RawConn) error {
 		addr, err := netip.ParseAddrPort(address)
 		if err != nil {

@@ -39,7 +39,7 @@ func (d *drain) newPoster(ctx context.Context) outlet {
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		Transport: &http.Transport{
 			Proxy:                  nil, // the guard sees the receiver's own address
-			DialContext:            d.room.cfg.Guard.dialer().DialContext,
+			DialContext:            d.room.cfg.Guard.Dialer().DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: d.room.cfg.Roots, MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout:    connectTime,
 			MaxResponseHeaderBytes: 16 << 10,

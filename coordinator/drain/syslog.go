@@ -33,7 +33,7 @@ type syslog struct {
 func (d *drain) dialSyslog(ctx context.Context) (outlet, error) {
 	dialing, cancel := context.WithTimeout(ctx, connectTime)
 	defer cancel()
-	conn, err := d.room.cfg.Guard.dialer().DialContext(dialing, "tcp", d.url.Host)
+	conn, err := d.room.cfg.Guard.Dialer().DialContext(dialing, "tcp", d.url.Host)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ func emptyRoutes(*api) routes {
 		r["GET "+path] = func(*call) (answer, error) { return ok([]object{}) }
 	}
 	for _, path := range []string{
-		"addon-attachments", "addons", "sni-endpoints", "webhooks",
+		"addon-attachments", "addons", "sni-endpoints",
 	} {
 		r["GET /apps/{app}/"+path] = onApp(func(*call, manifold.App) (answer, error) { return ok([]object{}) })
 	}

@@ -145,6 +145,7 @@ var resources = []func(*api) routes{
 	schemaRoutes,
 	slugRoutes,
 	sourceRoutes,
+	webhookRoutes,
 }
 
 func noSuchEndpoint(c *call) (answer, error) {

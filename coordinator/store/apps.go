@@ -140,8 +140,8 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 	return app, err
 }
 
-// DeleteApp removes an app with all its releases, its formation, its drains and its
-// slugs.
+// DeleteApp removes an app with all its releases, its formation, its drains, its
+// webhooks and its slugs.
 // Its placements stay: the scheduler retires those whose app is gone.
 func (s *Store) DeleteApp(ctx context.Context, id string) error {
 	err := s.transact(ctx, func(t *tx) error {
@@ -168,6 +168,7 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		}
 		t.remove(phaseKey(id))
 		t.remove(drainsKey(id))
+		t.removeWebhooks(id)
 		t.removeUnder(buildKey(id, ""))
 		t.removeUnder(jobKey(id, ""))
 		t.removeUnder(key("releases", id, ""))

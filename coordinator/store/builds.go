@@ -29,8 +29,19 @@ func (s *Store) PutBuild(ctx context.Context, b *manifold.Build) (forgotten []st
 	others = slices.DeleteFunc(others, func(old manifold.Build) bool { return old.ID == b.ID })
 	others = others[:max(0, len(others)-keptBuilds+1)]
 	err = s.transact(ctx, func(t *tx) error {
-		if _, err := t.app(b.App); err != nil {
+		app, err := t.app(b.App)
+		if err != nil {
 			return err
+		}
+		var was manifold.Build
+		found, err := t.get(buildKey(b.App, b.ID), &was)
+		if err != nil {
+			return err
+		}
+		if action := buildAction(found, was, *b); action != "" {
+			if err := s.buildEvent(t, app, *b, action); err != nil {
+				return err
+			}
 		}
 		forgotten = nil
 		for _, old := range others {
@@ -42,6 +53,17 @@ func (s *Store) PutBuild(ctx context.Context, b *manifold.Build) (forgotten []st
 		return t.put(buildKey(b.App, b.ID), b)
 	})
 	return forgotten, err
+}
+
+// buildAction is what webhooks are told of a build that is written, if anything.
+func buildAction(found bool, was, b manifold.Build) string {
+	switch {
+	case !found:
+		return manifold.ActionCreate
+	case was.Status != b.Status:
+		return manifold.ActionUpdate
+	}
+	return ""
 }
 
 // Builds lists an app's builds, oldest first; of the empty name those of all

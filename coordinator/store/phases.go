@@ -72,6 +72,9 @@ func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool
 				return err
 			}
 		}
+		if err := s.releaseEvent(t, app, r.Release, manifold.ActionUpdate); err != nil {
+			return err
+		}
 		t.remove(phaseKey(phase.App))
 		if err := t.put(versionKey("releases", phase.App, phase.Version), r); err != nil {
 			return err

@@ -246,6 +246,9 @@ func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*mani
 	if err := s.insertRelease(t, next, configOf); err != nil {
 		return none, err
 	}
+	if err := s.releaseEvent(t, app, next, manifold.ActionCreate); err != nil {
+		return none, err
+	}
 	return next, t.put(key("apps", id), app)
 }
 

@@ -54,7 +54,7 @@ var (
 //	hosts/HOST                host
 //	once/KEY                  value of Once, sealed
 //
-// Audit trails lie elsewhere: see Record.
+// Audit trails and webhooks lie elsewhere: see Record and AddWebhook.
 type Store struct {
 	engine  engine
 	vault   *vault
