@@ -139,6 +139,9 @@ func TestWhyNamesTheCause(t *testing.T) {
 				t.Errorf("%s: the first line lacks %q: %s", d.app, want, first)
 			}
 		}
+		if isOOM := d.app == "oom"; strings.Contains(rest, "Error R15") != isOOM {
+			t.Errorf("%s: R15 is said: %t", d.app, !isOOM)
+		}
 		for _, want := range d.also {
 			if !strings.Contains(rest, want) {
 				t.Errorf("%s: %q is not told", d.app, want)

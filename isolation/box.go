@@ -174,8 +174,9 @@ const maxRecord = 64 << 10
 
 // Exit tells how the dyno ended, after Done. ErrNoRecord if nobody knows.
 func (b *Box) Exit() (Exit, error) {
-	exit := Exit{OOM: b.host.cgroups.ooms(b.record.group()) > 0}
-	if exit.OOM {
+	kills := b.host.cgroups.ooms(b.record.group())
+	exit := Exit{OOM: kills > 0 && b.host.cgroups.struck(b.record.group())} // else the host was short of memory
+	if kills > 0 {
 		exit.Peak = b.host.cgroups.peak(b.record.group())
 	}
 	f, err := os.OpenFile(filepath.Join(b.Dir(), pid1Name, boot.RecordName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -193,7 +194,8 @@ func (b *Box) Exit() (Exit, error) {
 	exit.Status, exit.Forced, exit.Expired = record.Status, record.Forced, record.Expired
 	exit.At, exit.Lines = record.At, record.Lines
 	if record.OOM != nil {
-		exit.OOM, exit.Memory = true, record.OOM
+		exit.Memory = record.OOM
+		exit.OOM = exit.OOM || kills == 0 // the cgroup is gone, PID 1 alone knows
 	}
 	return exit, nil
 }

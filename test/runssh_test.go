@@ -18,6 +18,7 @@ import (
 // The SSH form of `heroku run`: what it can beyond the other, and that it can
 // what the other can.
 func TestRunOverSSH(t *testing.T) {
+	t.Parallel()
 	if _, err := exec.LookPath("ssh"); err != nil {
 		t.Fatal("the CLI needs ssh for this: apt-get install openssh-client")
 	}

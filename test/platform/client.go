@@ -422,9 +422,14 @@ func (p *Instance) HerokuCommand(ctx context.Context, t testing.TB, dir string, 
 // HerokuCommandOf is the same with a CLI of HerokuVersions.
 func (p *Instance) HerokuCommandOf(ctx context.Context, t testing.TB, version, dir string, args ...string) *exec.Cmd {
 	t.Helper()
+	test, _, _ := strings.Cut(t.Name(), "/")
+	home := filepath.Join(p.Dir, "homes", test) // the CLI writes to it, and to git's settings: tests run side by side
+	if err := os.MkdirAll(home, 0o700); err != nil {
+		t.Fatal(err)
+	}
 	cmd := exec.CommandContext(ctx, filepath.Join(Cache, "heroku-"+version, "heroku"), args...)
 	cmd.Dir = dir
-	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+p.Dir, "GIT_CONFIG_GLOBAL="+filepath.Join(p.Dir, "gitconfig"), "FORCE_COLOR=0")
+	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+home, "GIT_CONFIG_GLOBAL="+filepath.Join(home, "gitconfig"), "FORCE_COLOR=0")
 	watched := p.watched(t)
 	for name, value := range p.ClientEnv(t) {
 		if name == "HEROKU_HOST" {
