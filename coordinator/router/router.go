@@ -96,11 +96,13 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	start(func() { f.run(following) })
 	start(func() { s.reap(following) })
-	start(func() { s.accept(ln) })
+	accepted := make(chan struct{})
+	start(func() { defer close(accepted); s.accept(ln) })
 	start(func() { notify(ctx, ln, cfg.Log) })
 	cfg.Log.Info("routing", "addr", ln.Addr().String())
 	<-ctx.Done()
 	ln.Close()
+	<-accepted
 	s.shutdown(cfg.Timeouts.Drain, cut)
 	leave()
 	for range loops {

@@ -337,6 +337,27 @@ func TestShutdown(t *testing.T) {
 	}
 }
 
+// TestShutdownHearsOut: who connected before it, and asks during it, gets an
+// answer, and is told that there will be no other.
+func TestShutdownHearsOut(t *testing.T) {
+	r := newRig(t, nil)
+	r.routes(nil, dynoServer(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "heard") }))
+	const ask = "GET / HTTP/1.1\r\nHost: " + appHost + "\r\n\r\n"
+	fresh, _ := r.dial("")
+	ended := make(chan struct{})
+	_, cut := context.WithCancel(context.Background())
+	go func() { r.srv.shutdown(10*time.Second, cut); close(ended) }()
+	until(t, "the shutdown", r.srv.ending.Load)
+	if _, err := io.WriteString(fresh, ask); err != nil {
+		t.Fatal(err)
+	}
+	text, err := io.ReadAll(fresh)
+	if err != nil || !strings.Contains(string(text), "heard") || !strings.Contains(strings.ToLower(string(text)), "connection: close") {
+		t.Errorf("%q, %v", text, err)
+	}
+	<-ended
+}
+
 func TestForcedCloseIsH24(t *testing.T) {
 	r := newRig(t, nil)
 	arrived, release := make(chan struct{}, 1), make(chan struct{})

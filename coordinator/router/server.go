@@ -46,8 +46,9 @@ type client struct {
 	proto string
 	room  []byte // for heads
 
-	idle atomic.Bool              // between requests
-	x    atomic.Pointer[exchange] // in progress
+	idle  atomic.Bool              // between requests
+	asked atomic.Bool              // a request came
+	x     atomic.Pointer[exchange] // in progress
 }
 
 // accept serves ln until it is closed.
@@ -83,10 +84,6 @@ func (s *server) start(conn net.Conn) {
 	_, c.port, _ = net.SplitHostPort(conn.LocalAddr().String())
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.ending.Load() {
-		conn.Close()
-		return
-	}
 	s.clients[c] = struct{}{}
 	s.running.Go(func() {
 		defer s.forget(c)
@@ -110,14 +107,30 @@ func (s *server) forget(c *client) {
 	s.mu.Unlock()
 }
 
-// shutdown ends idle connections now and the others after their request, but
-// none later than patience from now.
+// Whoever just connected is about to ask, and whoever is idle may have asked
+// already: their requests are not lost to a shutdown that comes in between.
+const (
+	firstChance = time.Second            // for the first request of a connection
+	lastChance  = 100 * time.Millisecond // for another one that is on its way
+)
+
+// chance is how long a shutdown waits for a request of this connection.
+func (c *client) chance() time.Time {
+	if c.asked.Load() {
+		return time.Now().Add(lastChance)
+	}
+	return time.Now().Add(firstChance)
+}
+
+// shutdown ends idle connections after their chance and the others after their
+// request, but none later than patience from now. No connection may be started
+// any more.
 func (s *server) shutdown(patience time.Duration, cut context.CancelFunc) {
 	s.mu.Lock()
 	s.ending.Store(true)
 	for c := range s.clients {
 		if c.idle.Load() {
-			_ = c.conn.SetReadDeadline(longAgo)
+			_ = c.conn.SetReadDeadline(c.chance())
 		}
 	}
 	s.mu.Unlock()
@@ -157,12 +170,13 @@ func (c *client) serve() {
 		c.idle.Store(true)
 		_ = c.conn.SetReadDeadline(time.Now().Add(wait))
 		if c.srv.ending.Load() {
-			return
+			_ = c.conn.SetReadDeadline(c.chance())
 		}
 		if _, err := c.br.Peek(1); err != nil {
 			return
 		}
 		c.idle.Store(false)
+		c.asked.Store(true)
 		wait = t.KeepAlive
 		_ = c.conn.SetReadDeadline(time.Now().Add(t.Header))
 		if err := c.req.Read(c.br); err != nil {
