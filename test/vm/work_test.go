@@ -29,10 +29,11 @@ type guestTests struct {
 // runs is what the guest runs, in this order. The first three are the
 // packages that build on what the kernel can do: of their tests, those that
 // another kernel and cgroup v2 could have fail. An emulated processor has no
-// time for the rest. The last one knows systemd.
+// time for the rest, nor to prove the memory contract twice. The last one knows
+// systemd.
 var runs = []guestTests{
 	{pkg: "manifold/slugfs", only: "^Test(Mount|Collect).*$"},
-	{pkg: "manifold/isolation", only: "^(TestMemoryContract|TestUsage|TestSystemCalls|TestWhatADynoSees|TestDiskAndInodesAreBounded|TestRoutersReachPortAlone|" +
+	{pkg: "manifold/isolation", only: "^(TestUsage|TestSystemCalls|TestWhatADynoSees|TestDiskAndInodesAreBounded|TestRoutersReachPortAlone|" +
 		"TestDynosCannotReachEachOtherNorTheHost|TestDynoOutlivesItsHostObjectAndIsAdopted|TestStopIsGentleThenNot|TestTerminal)$"},
 	{pkg: "manifold/agent", only: "^(TestDynoRunsAndStops|TestAgentDies)$"},
 	{pkg: guestPkg, tags: "guest", skip: "^Test(Reboot|Purge)$"},

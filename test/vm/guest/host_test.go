@@ -59,7 +59,7 @@ func TestPurge(t *testing.T) {
 	}
 	run(t, "dpkg", "--purge", "manifold")
 	for what, command := range map[string]string{
-		"processes":       "pgrep -af manifold- | grep -v pgrep",
+		"processes":       "pgrep -af manifold- | grep -v -e pgrep -e tests/manifold-",
 		"units":           "systemctl list-units --all --no-legend 'manifold*' | grep -v not-found",
 		"files":           "find / -xdev -path /work -prune -o -path /proc -prune -o -iname '*manifold*' -print 2>/dev/null | grep -v ^/var/log/journal",
 		"dpkg's memory":   "dpkg-query -s manifold 2>/dev/null",
