@@ -127,7 +127,7 @@ func (d *driver) gather(run string, b box, x isolation.Exit) *why.Run {
 	if x.Status != 0 { // else nobody asks, and it costs a mount
 		r.Disk, _ = b.Disk()
 	}
-	if (x.OOM || r.End.OOMKills > 0) && !r.End.Struck {
+	if (r.End.Memory != nil || r.End.OOMKills > 0) && !r.End.Struck {
 		r.Others = d.a.biggest(run)
 	}
 	r.Lines = lastLines(b.LogDir(), d.runFile(run, manifold.SourceHeroku))

@@ -174,9 +174,10 @@ const maxRecord = 64 << 10
 
 // Exit tells how the dyno ended, after Done. ErrNoRecord if nobody knows.
 func (b *Box) Exit() (Exit, error) {
-	kills := b.host.cgroups.ooms(b.record.group())
-	exit := Exit{OOM: kills > 0 && b.host.cgroups.struck(b.record.group())} // else the host was short of memory
-	if kills > 0 {
+	struck, known := b.host.cgroups.struck(b.record.group())
+	short := known && !struck // a kill was for the host's sake
+	exit := Exit{OOM: !short && b.host.cgroups.ooms(b.record.group()) > 0}
+	if exit.OOM {
 		exit.Peak = b.host.cgroups.peak(b.record.group())
 	}
 	f, err := os.OpenFile(filepath.Join(b.Dir(), pid1Name, boot.RecordName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
@@ -194,8 +195,7 @@ func (b *Box) Exit() (Exit, error) {
 	exit.Status, exit.Forced, exit.Expired = record.Status, record.Forced, record.Expired
 	exit.At, exit.Lines = record.At, record.Lines
 	if record.OOM != nil {
-		exit.Memory = record.OOM
-		exit.OOM = exit.OOM || kills == 0 // the cgroup is gone, PID 1 alone knows
+		exit.OOM, exit.Memory = !short, record.OOM
 	}
 	return exit, nil
 }

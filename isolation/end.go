@@ -21,7 +21,8 @@ type End struct {
 // End reads it.
 func (b *Box) End() End {
 	t, group := b.host.cgroups, b.record.group()
-	e := End{OOMKills: t.ooms(group), Struck: t.struck(group), Peak: t.peak(group), Limit: b.record.Size.MemorySwap}
+	e := End{OOMKills: t.ooms(group), Peak: t.peak(group), Limit: b.record.Size.MemorySwap}
+	e.Struck, _ = t.struck(group)
 	app := filepath.Join(t.dir(group), "app")
 	for i, name := range []string{"cpu", "memory", "io"} {
 		e.Pressure[i] = stall(filepath.Join(app, name+".pressure"))
@@ -32,21 +33,24 @@ func (b *Box) End() End {
 	return e
 }
 
-// struck says whether the run ever reached its own memory limit. On v1 that is
-// a peak next to the limit of RAM (which swap comes behind) and of both: the
-// kernel charges in batches of some pages.
-func (t *cgroupTree) struck(group string) bool {
+// struck says whether the run ever reached its own memory limit, as long as
+// its cgroups are there to be asked. On v1 that is a peak next to the limit of
+// RAM (which swap comes behind) or of both: the kernel charges in batches of
+// some pages.
+func (t *cgroupTree) struck(group string) (struck, known bool) {
 	v1 := t.v1Memory(group)
 	if v1 == "" {
-		events, _ := readKeys(filepath.Join(t.dir(group), "app", boot.Events))
-		return events["oom"] > 0
+		events, err := readKeys(filepath.Join(t.dir(group), "app", boot.Events))
+		return events["oom"] > 0, err == nil
 	}
-	atLimit := func(name string) bool {
+	for _, name := range []string{"memory", "memory.memsw"} {
 		peak, err := readNumber(filepath.Join(v1, name+".max_usage_in_bytes"))
 		limit, limitErr := readNumber(filepath.Join(v1, name+".limit_in_bytes"))
-		return err == nil && limitErr == nil && peak > limit-1<<20
+		if err == nil && limitErr == nil {
+			struck, known = struck || peak > limit-1<<20, true
+		}
 	}
-	return atLimit("memory") || atLimit("memory.memsw")
+	return struck, known
 }
 
 // Stall is the share of time, in percent, in which some process waited (PSI,

@@ -51,7 +51,7 @@ func Explain(r Run) Verdict {
 	case manifold.CauseLost:
 		return r.lost()
 	}
-	if r.End.OOMKills > 0 && r.Result.Status == 128+int(unix.SIGKILL) {
+	if (r.End.OOMKills > 0 || r.End.Memory != nil) && r.Result.Status == 128+int(unix.SIGKILL) {
 		return r.memory()
 	}
 	return r.ended()
@@ -74,9 +74,6 @@ func (r Run) memory() Verdict {
 				list = append(list, n.Name+" "+size(n.Memory))
 			}
 			means = append(means, "The dynos with the most memory then: "+strings.Join(list, ", ")+".")
-		}
-		if r.Result.Cause == manifold.CauseOOM {
-			means = append(means, "The app's log says R15, since something in the dyno was killed for memory; it was not the app's doing.")
 		}
 		return verdict("host-oom", fmt.Sprintf("host pressure: the host ran out of memory and the kernel killed this dyno, which held only %s of the %s it may",
 			size(held), size(r.End.Limit)), append(means, "Give the host more RAM or swap, or fewer dynos (manifold host drain).")...)

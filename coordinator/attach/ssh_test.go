@@ -147,6 +147,9 @@ func TestSSHPipes(t *testing.T) {
 func TestSSHClientGoes(t *testing.T) {
 	r := newRig(t, nil)
 	client, session := r.ssh(open(r, true, nil))
+	if _, err := session.StdinPipe(); err != nil { // its input does not end before it does
+		t.Fatal(err)
+	}
 	if err := session.Shell(); err != nil {
 		t.Fatal(err)
 	}

@@ -48,7 +48,7 @@ func TestWebhooks(t *testing.T) {
 	for range 2 * manifold.MaxWebhooks {
 		all.Go(func() {
 			_, err := s.AddWebhook(t.Context(), manifold.Webhook{App: app.ID, URL: "http://h/", Include: []string{manifold.EventBuild}, Level: manifold.WebhookNotify})
-			if err != nil && !errors.As(err, &invalid) {
+			if invalid := new(manifold.InvalidError); err != nil && !errors.As(err, &invalid) {
 				t.Error(err)
 			}
 		})
