@@ -41,7 +41,6 @@ func statusOf(p *platform.Instance, host string) (int, string) {
 // An app from creation to destruction: who may push, which names it answers
 // to, its switches, and that nothing of it is left.
 func TestHerokuApps(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	s := &session{t: t, p: p, dir: platform.Sample(t, "static")}
 	t.Cleanup(s.keep)
@@ -170,7 +169,6 @@ func (s *session) destroyed(name string) {
 
 // Tokens and keys with the real CLI.
 func TestHerokuAccount(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	email, token := someone(t, p)
 	s := &session{t: t, p: p, dir: t.TempDir(), env: []string{"HEROKU_API_KEY=" + token}}
@@ -207,7 +205,6 @@ func TestHerokuAccount(t *testing.T) {
 
 // Logging in with a password in the terminal and in a browser, and out.
 func TestHerokuLogin(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	email, _ := someone(t, p)
 	const password = "correct horse battery"

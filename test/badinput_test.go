@@ -41,7 +41,6 @@ func tight(t *testing.T) *platform.Instance {
 // What a build may do wrong: the pusher reads a sentence, the old release
 // serves on, and the next good push works.
 func TestBadBuilds(t *testing.T) {
-	t.Parallel()
 	p := tight(t)
 	app := p.CreateApp(t)
 	good := map[string]string{"Procfile": "web: python3 app.py\n", "requirements.txt": "", "app.py": answering("good")}
@@ -108,7 +107,6 @@ func manyTypes(n int) string {
 // unharmed and harmless: links that point out of it, names no one can read,
 // Windows line ends.
 func TestOddFiles(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	dir := t.TempDir()
 	platform.Write(t, dir, map[string]string{

@@ -120,7 +120,6 @@ func python(answer string) []tar.Header {
 // as it comes and again; it can be cancelled; what strangers upload harms
 // nobody.
 func TestBuildsAPI(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	app := p.CreateApp(t)
 	b, out := watch(t, p, app, startBuild(t, p, app, tgz(t, python("from a tarball")...)))
@@ -187,7 +186,6 @@ func zeros(t *testing.T, n int) tar.Header {
 // An app that is deleted half-way through its build: the pusher is told, and
 // nothing is left of either.
 func TestAppDeletedDuringItsBuild(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	app := p.CreateApp(t)
 	dir := platform.Repository(t, map[string]string{
@@ -214,7 +212,6 @@ func TestAppDeletedDuringItsBuild(t *testing.T) {
 
 // What the CLI sets is what builds, in its order.
 func TestBuildpacksCommands(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	app := p.CreateApp(t)
 	dir := platform.Repository(t, map[string]string{

@@ -15,7 +15,6 @@ import (
 // Every sample app is pushed, built by the buildpack for its language, and
 // answers through the router.
 func TestPushAndServe(t *testing.T) {
-	t.Parallel()
 	entries, err := os.ReadDir("apps")
 	if err != nil {
 		t.Fatal(err)
@@ -46,7 +45,6 @@ func TestPushAndServe(t *testing.T) {
 // Prometheus' blackbox exporter (Go, 13 modules). Both take their port as a
 // flag, so a Procfile is what is added to them.
 func TestThirdParty(t *testing.T) {
-	t.Parallel()
 	t.Run("express", func(t *testing.T) {
 		p := running(t)
 		dir := t.TempDir()
@@ -107,7 +105,6 @@ func output(t *testing.T, dir, command string, args ...string) []byte {
 
 // A push to a branch that is not deployed is kept, and the pusher is told.
 func TestPushOtherBranch(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	app := p.CreateApp(t)
 	out, err := p.TryPush(t, platform.Sample(t, "hello"), app, "topic", p.Token)

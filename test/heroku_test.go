@@ -69,7 +69,6 @@ func (s *session) refused(line string, want ...string) {
 // The unmodified heroku CLI from npm, and after each command a look at what
 // really happened.
 func TestHerokuCLI(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	s := &session{t: t, p: p, dir: platform.Repository(t, map[string]string{
 		"Procfile":         "web: python3 app.py\nworker: python3 worker.py\n",

@@ -25,7 +25,6 @@ func got[T any](t *testing.T) func(T, error) T {
 // Heroku's own client for Go, as Terraform's provider uses it: what it asks
 // for happens, and every answer is what Heroku's schema says.
 func TestHerokuGo(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	h := heroku.NewService(&http.Client{Timeout: time.Minute, Transport: &heroku.Transport{BearerToken: p.Token, Transport: platform.Loopback.Transport}})
 	h.URL = "http://" + p.API

@@ -15,7 +15,6 @@ import (
 // What every user's fingers know, typed into each generation of the CLI that
 // is still about (make test-cli; the newest one only in make test).
 func TestHerokuLevel1(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	for _, version := range platform.HerokuVersions {
 		t.Run(version, func(t *testing.T) {

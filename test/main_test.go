@@ -1,7 +1,5 @@
 // Package test holds the end-to-end tests: they drive the built programs from
-// outside, as a user and an operator do, on the real kernel. Those that kill,
-// drain or measure come first, one at a time; those that only use a platform,
-// as its users do, come after them, side by side.
+// outside, as a user and an operator do, on the real kernel.
 package test
 
 import (

@@ -70,7 +70,6 @@ func settled(t *testing.T, p *platform.Instance, app, status string, version int
 // release serves, on a push, a config change and a rollback; when it fails the
 // old release serves on.
 func TestReleasePhase(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	app := p.CreateApp(t)
 	dir := phased(t, "first")

@@ -219,7 +219,6 @@ func (r runner) logged(line string) {
 // `heroku run` and its kin by the unmodified CLI, in a real terminal and in
 // pipes, against a real app.
 func TestRun(t *testing.T) {
-	t.Parallel()
 	p := running(t)
 	r := runner{t, p, platform.Repository(t, map[string]string{
 		"Procfile":         "web: python3 -m http.server $PORT\nsay: echo said\n",

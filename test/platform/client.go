@@ -423,7 +423,7 @@ func (p *Instance) HerokuCommand(ctx context.Context, t testing.TB, dir string, 
 func (p *Instance) HerokuCommandOf(ctx context.Context, t testing.TB, version, dir string, args ...string) *exec.Cmd {
 	t.Helper()
 	test, _, _ := strings.Cut(t.Name(), "/")
-	home := filepath.Join(p.Dir, "homes", test) // the CLI writes to it, and to git's settings: tests run side by side
+	home := filepath.Join(p.Dir, "homes", test) // the CLI writes to it, and to git's settings
 	if err := os.MkdirAll(home, 0o700); err != nil {
 		t.Fatal(err)
 	}
