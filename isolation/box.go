@@ -176,10 +176,7 @@ const maxRecord = 64 << 10
 func (b *Box) Exit() (Exit, error) {
 	struck, known := b.host.cgroups.struck(b.record.group())
 	short := known && !struck // a kill was for the host's sake
-	exit := Exit{OOM: !short && b.host.cgroups.ooms(b.record.group()) > 0}
-	if exit.OOM {
-		exit.Peak = b.host.cgroups.peak(b.record.group())
-	}
+	exit := Exit{OOM: !short && b.host.cgroups.ooms(b.record.group()) > 0, Peak: b.host.cgroups.peak(b.record.group())}
 	f, err := os.OpenFile(filepath.Join(b.Dir(), pid1Name, boot.RecordName), os.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return exit, ErrNoRecord

@@ -107,7 +107,7 @@ type Exit struct {
 	Expired bool      // TTL ended it
 	At      time.Time // when its first process ended
 	Lines   uint64    // log lines written
-	Peak    int64     // OOM: the most RAM and swap it held, in bytes; 0 if not known
+	Peak    int64     // the most RAM and swap it held, in bytes; 0 if not known
 	Memory  *boot.OOM // OOM: where the memory went, if PID 1 saw the kill
 }
 
