@@ -108,9 +108,14 @@ func TestReleasePhase(t *testing.T) {
 		t.Error("a failed release is shown as current")
 	}
 
-	// A push whose command fails is refused and says so; the old code serves.
+	// A push whose command fails is kept and says so; the old code serves.
 	change(t, dir, "second")
-	p.PushRefused(t, dir, app, "migrating second", "it exited with status 7", "The release before it serves on")
+	out = p.Push(t, dir, app)
+	for _, want := range []string{"migrating second", "it exited with status 7", "Waiting for release... failed.", "the release before it serves on"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("the pusher does not read %q:\n%s", want, out)
+		}
+	}
 	settled(t, p, app, "failed", 5)
 	if status, body, err := p.Visit(app, "/"); status != 200 || !strings.Contains(body, "first") || err != nil {
 		t.Errorf("after a failed release: %d %q %v", status, body, err)
@@ -118,6 +123,10 @@ func TestReleasePhase(t *testing.T) {
 	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"FAIL": nil, "COLOUR": "green"}, nil)
 	settled(t, p, app, "succeeded", 6)
 	p.Answers(t, app, "/", "first green")
+	if again := p.Push(t, dir, app); !strings.Contains(again, "up-to-date") {
+		t.Errorf("the commit whose release failed was not kept:\n%s", again)
+	}
+	change(t, dir, "second") // a commit of its own, with nothing in it
 	p.Push(t, dir, app)
 	p.Answers(t, app, "/", "second green")
 

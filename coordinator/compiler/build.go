@@ -295,8 +295,9 @@ func (b *build) deploy(ctx context.Context, slug manifold.Slug) (manifold.Releas
 	return release, nil
 }
 
-// launch tells how the release came to serve, or that it did not. A pusher who
-// goes away leaves the release command running.
+// launch tells how the release came to serve, or that it did not: a release
+// command that fails is the release's failure, not the push's, as on Heroku. A
+// pusher who goes away leaves the command running.
 func (b *build) launch(ctx context.Context, release manifold.Release) (manifold.Release, error) {
 	if release.Status == manifold.ReleasePending {
 		b.out.line("Running release command...")
@@ -306,8 +307,10 @@ func (b *build) launch(ctx context.Context, release manifold.Release) (manifold.
 			return release, err
 		}
 		if now.Status != manifold.ReleaseSucceeded {
-			return now, refuse(fmt.Sprintf("Push rejected, the command of release v%d failed. The release before it serves on.", now.Version),
-				"See what it printed with: heroku releases:output v"+fmt.Sprint(now.Version))
+			b.out.line("Waiting for release... failed.")
+			b.out.problem(fmt.Sprintf("The command of release v%d failed. The push is kept; the release before it serves on.", now.Version),
+				fmt.Sprintf("See what it printed: heroku releases:output v%d. To run it again: heroku releases:retry", now.Version))
+			return now, nil
 		}
 		release = now
 		b.out.line("Waiting for release... done.")

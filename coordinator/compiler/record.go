@@ -91,6 +91,6 @@ func (b *build) build(ctx context.Context) (manifold.Release, error) {
 		b.cfg.Log.Info("build failed", "app", b.App.Name, "build", b.id, "commit", b.Commit, "error", err)
 		return manifold.Release{}, fmt.Errorf("build %s: %w", b.App.Name, err)
 	}
-	b.cfg.Log.Info("build released", "app", b.App.Name, "build", b.id, "commit", b.Commit, "version", release.Version)
+	b.cfg.Log.Info("build released", "app", b.App.Name, "build", b.id, "commit", b.Commit, "version", release.Version, "status", release.Status)
 	return release, nil
 }

@@ -72,7 +72,7 @@ func (c *call) admit(h handler, header http.Header) (answer, error) {
 	if err := c.checkScope(); err != nil {
 		return answer{}, err
 	}
-	return h(c)
+	return c.perform(h)
 }
 
 // vendorType finds the version in the API's own media type. Variants such as
@@ -107,21 +107,33 @@ func bearer(r *http.Request) string {
 	return password
 }
 
-// body reads the request's JSON into v, whose unknown fields it ignores. No
-// body at all is an empty object.
-func (c *call) body(v any) error {
-	bad := func(status int, text string, args ...any) error {
-		return &fault{Status: status, ID: "bad_request", Message: fmt.Sprintf(text, args...)}
-	}
+// text reads the request's body.
+func (c *call) text() ([]byte, error) {
 	text, err := io.ReadAll(c.Body)
 	var tooLarge *http.MaxBytesError
 	switch {
 	case errors.As(err, &tooLarge):
-		return bad(http.StatusRequestEntityTooLarge, "The request's body is larger than %d KB.", tooLarge.Limit>>10)
+		return nil, badRequest(http.StatusRequestEntityTooLarge, "The request's body is larger than %d KB.", tooLarge.Limit>>10)
 	case err != nil:
-		return bad(http.StatusBadRequest, "The request's body could not be read to its end.")
+		return nil, badRequest(http.StatusBadRequest, "The request's body could not be read to its end.")
+	}
+	return text, nil
+}
+
+func badRequest(status int, format string, args ...any) error {
+	return &fault{Status: status, ID: "bad_request", Message: fmt.Sprintf(format, args...)}
+}
+
+// body reads the request's JSON into v, whose unknown fields it ignores. No
+// body at all is an empty object.
+func (c *call) body(v any) error {
+	bad := func(format string, args ...any) error { return badRequest(http.StatusBadRequest, format, args...) }
+	text, err := c.text()
+	switch {
+	case err != nil:
+		return err
 	case !utf8.Valid(text):
-		return bad(http.StatusBadRequest, "The request's body is not valid UTF-8.")
+		return bad("The request's body is not valid UTF-8.")
 	case len(strings.TrimSpace(string(text))) == 0:
 		return nil
 	}
@@ -132,9 +144,9 @@ func (c *call) body(v any) error {
 	case errors.As(err, &invalid):
 		return invalid
 	case errors.As(err, &wrongType):
-		return bad(http.StatusBadRequest, "The request's JSON has a %s where %q must be something else.", wrongType.Value, clip(strings.ToLower(wrongType.Field)))
+		return bad("The request's JSON has a %s where %q must be something else.", wrongType.Value, clip(strings.ToLower(wrongType.Field)))
 	case err != nil:
-		return bad(http.StatusBadRequest, "The request's body is not the JSON this endpoint takes: %s.", clip(err.Error()))
+		return bad("The request's body is not the JSON this endpoint takes: %s.", clip(err.Error()))
 	}
 	return nil
 }

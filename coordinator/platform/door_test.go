@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 )
@@ -149,6 +150,59 @@ func TestETag(t *testing.T) {
 	r.send("PATCH", "/apps/"+app.Name, `{"maintenance":true}`, "If-None-Match", "*").want(200)
 	get(tag).want(200)
 	r.send("GET", "/apps/none", "", "If-None-Match", "*").want(404)
+}
+
+// A change that names what its author last read is made only if that is still
+// so: of many who read the same, one succeeds.
+func TestIfMatch(t *testing.T) {
+	r := newRig(t)
+	app := r.app("matched")
+	r.deploy(app, map[string]string{"web": "bin/web"})
+	const path = "/apps/matched/formation/web"
+	old := r.send("GET", path, "").want(200).header.Get("ETag")
+	r.send("PATCH", path, `{"quantity":2}`, "If-Match", `"x", `+old).want(200)
+	r.send("PATCH", path, `{"quantity":3}`, "If-Match", old).fails(412, "precondition_failed", "ETag")
+	r.send("PATCH", path, `{"quantity":3}`, "If-Match", "*", "Range", "id ..; max=1").want(200)
+	now := r.send("GET", path, "").want(200).header.Get("ETag")
+	r.send("GET", path, "", "If-Match", now).want(200)
+	r.send("GET", path, "", "If-Match", old).fails(412, "precondition_failed")
+	r.send("PATCH", path, `{"quantity":4}`, "If-Match", "W/"+now).fails(412, "precondition_failed") // weak tags never match
+	r.send("PATCH", "/apps/matched/formation/none", "{}", "If-Match", "*").fails(404, "not_found")
+	r.send("DELETE", "/apps/matched/build-cache", "", "If-Match", "*").fails(412, "precondition_failed") // nothing can be read there
+	r.send("PATCH", path, `{"x":"`+strings.Repeat("x", 1<<20)+`"}`, "If-Match", now).fails(413, "bad_request")
+
+	var done sync.WaitGroup
+	statuses := make(chan int, 10)
+	for range cap(statuses) {
+		done.Go(func() {
+			req, err := http.NewRequestWithContext(t.Context(), "PATCH", r.url+path, strings.NewReader(`{"quantity":"+1"}`))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			req.Header = http.Header{"Authorization": {"Bearer " + r.token}, "If-Match": {now}}
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			res.Body.Close()
+			statuses <- res.StatusCode
+		})
+	}
+	done.Wait()
+	close(statuses)
+	won := 0
+	for status := range statuses {
+		if status == 200 {
+			won++
+		} else if status != 412 {
+			t.Errorf("status %d", status)
+		}
+	}
+	if won != 1 {
+		t.Errorf("%d of %d writers who had read the same changed it", won, cap(statuses))
+	}
 }
 
 func TestHead(t *testing.T) {

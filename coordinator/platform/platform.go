@@ -22,6 +22,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"time"
 
 	"manifold/coordinator/scheduler"
@@ -98,9 +99,13 @@ func New(cfg Config) (http.Handler, error) {
 
 func (a *api) handler() http.Handler {
 	mux := http.NewServeMux()
+	a.shows = map[string]handler{}
 	for _, resource := range resources {
 		for pattern, h := range resource(a) {
 			mux.Handle(pattern, a.door(h))
+			if path, reads := strings.CutPrefix(pattern, "GET "); reads {
+				a.shows[path] = h
+			}
 		}
 	}
 	a.loginRoutes(mux)
@@ -115,6 +120,9 @@ type api struct {
 	logins  *logins
 	schema  object
 	maxTime time.Duration
+	shows   map[string]handler // what a GET of a path answers
+
+	conditions conditions
 }
 
 // routes are the endpoints of one resource: method and path (the pattern of

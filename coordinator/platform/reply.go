@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -25,20 +26,29 @@ func accepted() (answer, error) {
 	return answer{status: http.StatusAccepted, value: struct{}{}}, nil
 }
 
-// write sends the answer. Each has an ETag, made of its bytes; a GET that
-// names it in If-None-Match gets 304 and no body.
-func (a answer) write(w http.ResponseWriter, r *http.Request) {
-	var body bytes.Buffer
-	enc := json.NewEncoder(&body)
+// encode gives the answer's body and its ETag, which is made of the body's
+// bytes.
+func (a answer) encode() (body []byte, etag string, err error) {
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
 	enc.SetIndent("", "  ") // people read it with curl
 	if err := enc.Encode(a.value); err != nil {
+		return nil, "", fmt.Errorf("encode the answer: %w", err)
+	}
+	sum := sha256.Sum256(text.Bytes())
+	return text.Bytes(), `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`, nil
+}
+
+// write sends the answer. A GET that names its ETag in If-None-Match gets 304
+// and no body.
+func (a answer) write(w http.ResponseWriter, r *http.Request) {
+	body, etag, err := a.encode()
+	if err != nil {
 		// Only values of shapes.go come here, and all of them encode.
 		http.Error(w, `{"id":"internal_server_error","message":"The answer could not be encoded."}`, http.StatusInternalServerError)
 		return
 	}
-	sum := sha256.Sum256(body.Bytes())
-	etag := `"` + base64.RawURLEncoding.EncodeToString(sum[:18]) + `"`
 	h := w.Header()
 	for k, v := range a.header {
 		h[k] = v
@@ -52,9 +62,9 @@ func (a answer) write(w http.ResponseWriter, r *http.Request) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	h.Set("Content-Length", strconv.Itoa(body.Len()))
+	h.Set("Content-Length", strconv.Itoa(len(body)))
 	w.WriteHeader(a.status)
-	_, _ = w.Write(body.Bytes()) // a reader that left is no error of ours; net/http drops the body of HEAD
+	_, _ = w.Write(body) // a reader that left is no error of ours; net/http drops the body of HEAD
 }
 
 // matches is If-None-Match by RFC 9110, 13.1.2, which compares weakly.
