@@ -127,14 +127,26 @@ func (r *Room) run(ctx context.Context, job manifold.ScheduledJob, due time.Time
 	switch {
 	case err == nil:
 		r.cfg.Say(job.App, "Starting scheduled job `"+job.Command+"`")
-	case ctx.Err() != nil, errors.Is(err, store.ErrNotFound): // the next coordinator has its turn; or it is gone
-	default:
+		return
+	case ctx.Err() != nil: // the next coordinator has its turn
+		return
+	case !errors.Is(err, store.ErrNotFound):
 		r.cfg.Log.Warn("a scheduled job was not started", "app", job.App, "job", job.ID, "err", err)
-		r.cfg.Say(job.App, "Scheduled job `"+job.Command+"` was not started: "+err.Error())
 		// Its moment has passed: it is not tried again until the next one.
-		if err := r.cfg.Store.ClaimJob(ctx, job, due, nil); err != nil && !errors.Is(err, store.ErrNotFound) {
-			r.cfg.Log.Error("could not write down that a scheduled job was not started", "job", job.ID, "err", err)
+		failed := r.cfg.Store.ClaimJob(ctx, job, due, nil)
+		if failed == nil {
+			r.cfg.Say(job.App, "Scheduled job `"+job.Command+"` was not started: "+err.Error())
+			return
 		}
+		if !errors.Is(failed, store.ErrNotFound) {
+			r.cfg.Log.Error("could not write down that a scheduled job was not started; trying again", "job", job.ID, "err", failed)
+		}
+	}
+	// It is gone, is another's by now, or the store takes nothing. Until a later
+	// look tells which it must not be tried over and over.
+	select {
+	case <-time.After(retry):
+	case <-ctx.Done():
 	}
 }
 

@@ -30,6 +30,8 @@ type world struct {
 	ran     []string // "job at time"
 	said    []string
 	fail    error         // of Start
+	full    error         // of ClaimJob
+	asked   int           // times of Start
 	slow    time.Duration // of Start
 }
 
@@ -57,6 +59,9 @@ func (w *world) Jobs(context.Context, string) ([]manifold.ScheduledJob, error) {
 func (w *world) ClaimJob(_ context.Context, job manifold.ScheduledJob, due time.Time, p *store.Placement) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	if w.full != nil {
+		return w.full
+	}
 	now := w.jobs[job.ID]
 	if !now.Due.Before(due) {
 		return store.ErrNotFound
@@ -70,6 +75,9 @@ func (w *world) ClaimJob(_ context.Context, job manifold.ScheduledJob, due time.
 }
 
 func (w *world) Start(ctx context.Context, o scheduler.OneOff) (scheduler.Dyno, string, error) {
+	w.mu.Lock()
+	w.asked++
+	w.mu.Unlock()
 	select {
 	case <-time.After(w.slow):
 	case <-ctx.Done():
@@ -171,4 +179,27 @@ func TestWhatCannotBeStarted(t *testing.T) {
 		w.run(t, time.Minute)
 		w.want(t, "ten 01T00:30")
 	})
+}
+
+// A store that takes no writes, or a job whose code is gone, is tried again at
+// times, and fills no app's log.
+func TestWhatCannotBeClaimed(t *testing.T) {
+	for name, fault := range map[string]struct{ start, claim error }{
+		"the store is full": {errors.New("no host"), errors.New("no space")},
+		"its code is gone":  {store.ErrNotFound, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(job("ten", "10m", ""))
+				w.fail, w.full, w.slow = fault.start, fault.claim, time.Millisecond
+				w.run(t, 11*time.Minute)
+				if w.asked > 13 || w.asked < 2 {
+					t.Errorf("tried %d times within a minute", w.asked)
+				}
+				if len(w.said) > 0 {
+					t.Errorf("said %d lines, %q first", len(w.said), w.said[0])
+				}
+			})
+		})
+	}
 }
