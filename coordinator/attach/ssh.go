@@ -81,14 +81,22 @@ func (r *Room) serveSSH(s *session, conn *tls.Conn, input *bufio.Reader) error {
 	if err != nil {
 		return fmt.Errorf("ssh handshake: %w", err)
 	}
-	defer link.Wait()
-	defer link.Close()
+	// A connection whose requests and channels nobody reads never ends, not even
+	// when it is closed.
+	var asks <-chan *ssh.Request
+	defer func() {
+		_ = link.Close()
+		if asks != nil {
+			ssh.DiscardRequests(asks)
+		}
+		_ = link.Wait()
+	}()
 	r.work.Go(func() { ssh.DiscardRequests(requests) }) // keep-alives are answered by it
 	channel, asks, err := onlySession(channels)
+	r.work.Go(func() { refuseChannels(channels) })
 	if err != nil {
 		return err
 	}
-	r.work.Go(func() { refuseChannels(channels) })
 	attach, err := askedFor(asks)
 	if err != nil {
 		return err

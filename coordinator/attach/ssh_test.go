@@ -185,3 +185,26 @@ func TestSSHWithoutASecret(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// A client whose session is over, and who asks for more than anybody reads, is
+// let go all the same.
+func TestSSHAsksForMoreThanIsRead(t *testing.T) {
+	r := newRig(t, nil)
+	_, session := r.ssh(open(r, false, nil))
+	r.room.Cancel("run")
+	r.room.mu.Lock() // the room finds out after all has come
+	if ok, err := session.SendRequest("shell", true, nil); !ok || err != nil {
+		t.Errorf("shell: %v, %v", ok, err)
+	}
+	for range 100 {
+		if _, err := session.SendRequest("env", false, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	other := r.dial(strings.Repeat("x", 2*maxLine))
+	if _, err := other.Read(make([]byte, 1)); err == nil {
+		t.Error("a stranger was answered")
+	}
+	r.room.mu.Unlock()
+	r.stop()
+}

@@ -172,19 +172,17 @@ func (h *Hub) tail(id string, f Filter, from Place) (*Tail, error) {
 	if err != nil {
 		return nil, err
 	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if err := cmp.Or(b.gone, b.load()); err != nil {
-		h.unpin(b)
+	t, err := b.tail(f, from)
+	if err != nil {
+		h.unpin(b) // not under b's lock: it takes the hub's, and may unload b
 		return nil, err
 	}
-	t := &Tail{hub: h, buffer: b, filter: f, overflow: tailOverflow, wake: make(chan struct{}, 1), since: from.Since, next: min(from.Next, b.next)}
-	b.tails[t] = struct{}{}
+	t.hub = h
 	return t, nil
 }
 
-// backlog returns the last n lines that match among those that are
-// promised to be kept, and a tail that goes on behind them. After is the last line the
+// backlog returns the last n lines that match among those that are promised to
+// be kept, and a tail that goes on behind them. After is the last line the
 // reader already has: if it is one of ours, only lines behind it are given.
 func (h *Hub) backlog(app string, f Filter, n int, after uint64) ([]Line, *Tail, error) {
 	t, err := h.Subscribe(app, f)

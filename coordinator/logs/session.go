@@ -39,7 +39,7 @@ type sessions struct {
 // URL /streams/{token}: whoever has it may read these lines, with no other
 // credential. It is good until it was not used for five minutes, so that a
 // tail can be taken up again. Lines is how much of the past is shown, at most
-// 1,500.
+// Keep.Lines.
 func (h *Hub) NewSession(app string, lines int, tail bool, source, dyno string) (token string) {
 	token = rand.Text()
 	h.sessions.add(token, &session{app: app, lines: lines, tail: tail, filter: Filter{Source: source, Dyno: dyno}, used: time.Now()})

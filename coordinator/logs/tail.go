@@ -2,6 +2,7 @@ package logs
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -50,6 +51,18 @@ func lost(id uint64, form string, n uint64, since time.Time) Line {
 		ID: id, Time: time.Now(), Source: manifold.SourceHeroku, Process: "logplex",
 		Text: fmt.Sprintf(form, n, since.UTC().Format(timeFormat)),
 	}
+}
+
+// tail makes a tail that begins at a place; one past the end means the end.
+func (b *buffer) tail(f Filter, from Place) (*Tail, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if err := cmp.Or(b.gone, b.load()); err != nil {
+		return nil, err
+	}
+	t := &Tail{buffer: b, filter: f, overflow: tailOverflow, wake: make(chan struct{}, 1), since: from.Since, next: min(from.Next, b.next)}
+	b.tails[t] = struct{}{}
+	return t, nil
 }
 
 // Place is where the tail is: behind the lines it returned.

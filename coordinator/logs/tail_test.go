@@ -2,9 +2,12 @@ package logs
 
 import (
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 )
 
 func TestSlowTailIsToldWhatItMissed(t *testing.T) {
@@ -82,5 +85,38 @@ func TestTailKeepsUpAcrossSegments(t *testing.T) {
 	}
 	for n := uint64(1); n <= total; n += 100 {
 		add(t, h, numbered("r1/app", "web.1", n, n+99), numbered("r2/app", "web.2", n, n+99))
+	}
+}
+
+// A tail that cannot begin gives back what it held, also where every other app
+// is in use.
+func TestTailOfUnreadableApp(t *testing.T) {
+	dir := t.TempDir()
+	h := open(t, dir)
+	for i := range maxLoaded {
+		tail, err := h.Subscribe(fmt.Sprintf("app-%d", i), Filter{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(tail.Close)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "unreadable"), nil, 0o600); err != nil { // where a directory belongs
+		t.Fatal(err)
+	}
+	failed := make(chan error, 1)
+	go func() {
+		_, err := h.Subscribe("unreadable", Filter{})
+		failed <- err
+	}()
+	select {
+	case err := <-failed:
+		if err == nil {
+			t.Error("a tail of nothing")
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("the hub hangs")
+	}
+	if n := len(h.buffers); n != maxLoaded {
+		t.Errorf("%d apps are held", n)
 	}
 }
