@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -16,16 +17,61 @@ import (
 	"manifold/test/platform"
 )
 
-// session is a transcript of the real heroku CLI.
+// session is a user at one CLI: what is typed, and what came of it.
 type session struct {
 	t          *testing.T
 	p          *platform.Instance
+	version    string // of the CLI
 	dir        string
 	env        []string // beside that of `manifold env`
-	transcript strings.Builder
+	transcript *strings.Builder
 }
 
-// run runs one command, which must succeed and print each of want.
+// newSession is a user at the newest CLI, whose transcript is kept.
+func newSession(t *testing.T, p *platform.Instance, dir string, env ...string) *session {
+	s := &session{t: t, p: p, version: platform.HerokuVersions[0], dir: dir, env: env, transcript: &strings.Builder{}}
+	t.Cleanup(s.keep)
+	return s
+}
+
+// does gives the CLI a line, as a test of its own: it must end well and print
+// something like want; check looks at what it did, of which checked is the
+// sentence in the table of commands.
+func (s *session) does(command, line, want, checked string, check func(s *session, out string)) {
+	s.t.Helper()
+	s.shows(command, checked, func(s *session) {
+		out := s.run(line)
+		if !regexp.MustCompile(want).MatchString(out) {
+			s.t.Errorf("heroku %s does not print %q:\n%s", line, want, out)
+		}
+		if check != nil {
+			check(s, out)
+		}
+	})
+}
+
+// shows is a row of the table of commands whose check types for itself.
+func (s *session) shows(command, checked string, check func(s *session)) {
+	s.t.Helper()
+	s.t.Run(strings.ReplaceAll(command, " ", "_"), func(t *testing.T) {
+		claim(t, s.version, command, checked)
+		on := *s
+		on.t = t
+		check(&on)
+	})
+}
+
+// command is a line of the CLI for a test that gives it a terminal or input.
+func (s *session) command(args ...string) *exec.Cmd {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	s.t.Cleanup(cancel)
+	cmd := s.p.HerokuCommandOf(ctx, s.t, s.version, s.dir, args...)
+	cmd.Env = append(cmd.Env, s.env...)
+	return cmd
+}
+
+// run runs one line, which must succeed and print each of want.
 func (s *session) run(line string, want ...string) string {
 	s.t.Helper()
 	out, err := s.try(line)
@@ -40,19 +86,19 @@ func (s *session) run(line string, want ...string) string {
 	return out
 }
 
-// try runs one command, which may fail.
+// try runs one line, which may fail.
 func (s *session) try(line string) (string, error) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
-	defer cancel()
-	cmd := s.p.HerokuCommand(ctx, s.t, s.dir, strings.Fields(line)...)
-	cmd.Env = append(cmd.Env, s.env...)
+	return s.typed(line, s.command(strings.Fields(line)...))
+}
+
+func (s *session) typed(line string, cmd *exec.Cmd) (string, error) {
 	out, err := cmd.CombinedOutput()
-	fmt.Fprintf(&s.transcript, "$ heroku %s\n%s\n", line, out)
+	fmt.Fprintf(s.transcript, "$ heroku %s\n%s\n", line, out)
 	return string(out), err
 }
 
-// refused runs one command, which must fail and print each of want.
+// refused runs one line, which must fail and print each of want.
 func (s *session) refused(line string, want ...string) {
 	s.t.Helper()
 	out, err := s.try(line)
@@ -66,80 +112,13 @@ func (s *session) refused(line string, want ...string) {
 	}
 }
 
-// The unmodified heroku CLI from npm, and after each command a look at what
-// really happened.
-func TestHerokuCLI(t *testing.T) {
-	p := running(t)
-	s := &session{t: t, p: p, dir: platform.Repository(t, map[string]string{
-		"Procfile":         "web: python3 app.py\nworker: python3 worker.py\n",
-		"requirements.txt": "",
-		"app.py":           answering("one"),
-		"worker.py":        "import os, time\nprint('worker', os.environ['DYNO'], 'says', os.environ.get('COLOUR', 'nothing'), flush=True)\ntime.sleep(1e6)\n",
-	})}
-	t.Cleanup(func() { s.keep() })
-
-	out := s.run("create", "Creating app", ".git")
-	app := regexp.MustCompile(`https?://([a-z0-9-]+)\.localhost`).FindStringSubmatch(out)
-	if app == nil {
-		t.Fatalf("heroku create names no app:\n%s", out)
-	}
-	name := app[1]
-	t.Cleanup(func() { p.DeleteApp(name) })
-	if remote := platform.Git(t, s.dir, "remote", "get-url", "heroku"); !strings.Contains(remote, "https://"+p.TLS+"/"+name+".git") {
-		t.Errorf("git remote heroku is %s", remote)
-	}
-	s.run("stack", "cedar")
-
-	p.Push(t, s.dir, name)
-	p.Answers(t, name, "/", "one")
-	s.run("ps", "web.1: up")
-
-	s.run("ps:scale web=2 worker=1", "web", "2")
-	dynosAnswer(t, p, name, "web.1", "web.2")
-	platform.Eventually(t, 60*time.Second, func() error { return dynosUp(t, p, name, "web.1", "web.2", "worker.1") })
-	s.run("ps", "web.1: up", "web.2: up", "worker.1: up")
-
-	before := dynoIDs(t, p, name)
-	s.run("ps:restart worker.1", "Restarting")
-	platform.Eventually(t, 90*time.Second, func() error { return dynosReplaced(t, p, name, before, "worker.1") })
-	before = dynoIDs(t, p, name)
-	s.run("ps:restart", "Restarting")
-	platform.Eventually(t, 90*time.Second, func() error { return dynosReplaced(t, p, name, before, "web.1", "web.2", "worker.1") })
-
-	s.run("config:set COLOUR=green", "COLOUR: green", "v4")
-	p.Answers(t, name, "/", "one green")
-
-	platform.Write(t, s.dir, map[string]string{"app.py": answering("two")})
-	platform.Commit(t, s.dir)
-	p.Push(t, s.dir, name)
-	p.Answers(t, name, "/", "two green")
-
-	s.run("releases", "v5", "Deploy", "v4", "Set COLOUR config vars", "v3", "v2", "v1", "Initial release")
-	s.run("rollback", "v6")
-	p.Answers(t, name, "/", "one green") // v4: the old slug with its config
-	s.run("releases", "Rollback to v4")
-	s.run("rollback v3", "v7")
-	p.Answers(t, name, "/", "one nothing") // v3 had no COLOUR
-
-	platform.Eventually(t, 30*time.Second, func() error {
-		out, err := p.Heroku(t, s.dir, "logs", "-n", "50")
-		if err != nil || !strings.Contains(out, "app[worker.1]: worker worker.1 says nothing") {
-			return fmt.Errorf("logs: %v\n%s", err, out)
-		}
-		return nil
-	})
-	logs := s.run("logs -n 50", "heroku[web.1]: ", "heroku[router]: at=info", "app[worker.1]: worker worker.1 says nothing")
-	if n := strings.Count(strings.TrimSpace(logs), "\n") + 1; n > 50 {
-		t.Errorf("logs -n 50 printed %d lines", n)
-	}
-}
-
-// answering is a web app whose answer names its version, COLOUR and dyno.
+// answering is a web app whose answer names its version, COLOUR, dyno and
+// release.
 func answering(version string) string {
 	return `import os, http.server
 class Answer(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        body = ("` + version + ` " + os.environ.get("COLOUR", "nothing") + " " + os.environ["DYNO"]).encode()
+        body = ("` + version + ` " + os.environ.get("COLOUR", "nothing") + " " + os.environ["DYNO"] + " " + os.environ["HEROKU_RELEASE_VERSION"]).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -163,6 +142,7 @@ func (s *session) keep() {
 
 type dyno struct {
 	ID, Name, State, Type, Command string
+	Release                        struct{ Version int }
 }
 
 func dynos(t *testing.T, p *platform.Instance, app string) (all []dyno) {

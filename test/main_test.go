@@ -31,6 +31,10 @@ func TestMain(m *testing.M) {
 			fmt.Println("against Heroku's schema:", v)
 			code = 1
 		}
+		if err := showConformance(); err != nil {
+			fmt.Fprintln(os.Stderr, "end-to-end tests:", err)
+			code = 1
+		}
 		if shared.Instance != nil {
 			if err := shared.Stop(); err != nil {
 				fmt.Fprintln(os.Stderr, "end-to-end tests: the shared platform:", err)

@@ -429,7 +429,8 @@ func (p *Instance) HerokuCommandOf(ctx context.Context, t testing.TB, version, d
 	}
 	cmd := exec.CommandContext(ctx, filepath.Join(Cache, "heroku-"+version, "heroku"), args...)
 	cmd.Dir = dir
-	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+home, "GIT_CONFIG_GLOBAL="+filepath.Join(home, "gitconfig"), "FORCE_COLOR=0")
+	cmd.Env = append(environWithout("SSL_CERT_FILE", "SSL_CERT_DIR"), "HOME="+home, "GIT_CONFIG_GLOBAL="+filepath.Join(home, "gitconfig"), "FORCE_COLOR=0",
+		"PATH="+filepath.Dir(cmd.Path)+":"+os.Getenv("PATH")) // git asks the CLI for the password
 	watched := p.watched(t)
 	for name, value := range p.ClientEnv(t) {
 		if name == "HEROKU_HOST" {
