@@ -23,6 +23,7 @@ type Config struct {
 	UIDBase       uint32       // MANIFOLD_UID_BASE: first host uid of the first dyno's range
 	Resolvers     []netip.Addr // MANIFOLD_RESOLVERS: DNS servers the dynos may ask, by comma
 	CgroupParent  string       // MANIFOLD_CGROUP_PARENT: the cgroup in which the dynos' are made, as below /sys/fs/cgroup; "" is the root
+	CPUCap        float64      // MANIFOLD_CPU_CAP: CPUs a share of a dyno's size may use at most; 0: no cap
 	Policy        supervisor.Policy
 	SampleEvery   time.Duration // between two looks at a dyno's memory and load
 	Log           *slog.Logger  // required
@@ -43,6 +44,9 @@ func FromEnv() (Config, error) {
 		return Config{}, fmt.Errorf("MANIFOLD_UID_BASE must be a user id such as 1000000000: %w", err)
 	}
 	c.UIDBase = uint32(uid)
+	if c.CPUCap, err = strconv.ParseFloat(cmp.Or(os.Getenv("MANIFOLD_CPU_CAP"), "0"), 64); err != nil {
+		return Config{}, fmt.Errorf("MANIFOLD_CPU_CAP must be a number of CPUs such as 0.5: %w", err)
+	}
 	if c.Policy, c.SampleEvery, err = policyFromEnv(); err != nil {
 		return Config{}, err
 	}

@@ -83,7 +83,7 @@ func (cfg Config) Isolation() isolation.Config {
 
 func (cfg Config) isolation(h home) isolation.Config {
 	return isolation.Config{
-		Instance: cfg.Instance, Dir: h.runs(), Pool: cfg.Pool, UIDBase: cfg.UIDBase, Resolvers: cfg.Resolvers,
+		Instance: cfg.Instance, Dir: h.runs(), Pool: cfg.Pool, UIDBase: cfg.UIDBase, Resolvers: cfg.Resolvers, CPUCap: cfg.CPUCap,
 		CgroupParent: cfg.CgroupParent, Spares: spareBoxes, Log: cmp.Or(cfg.Log, slog.New(slog.DiscardHandler)),
 	}
 }

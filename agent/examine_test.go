@@ -31,7 +31,7 @@ func (r *rig) examined() (found []doctor.Finding, names []string) {
 		if len(f.Blind) > 0 {
 			r.t.Errorf("not seen: %v", f.Blind)
 		}
-		f.Clock.Unsynchronized, f.Traces.Swap, f.Memory, f.Pressure, f.Disks = false, 1<<40, doctor.Memory{}, nil, nil // this machine's own
+		f.Clock.Unsynchronized, f.Traces.Swap, f.Traces.Unshared, f.Memory, f.Pressure, f.Disks = false, 1<<40, "", doctor.Memory{}, nil, nil // this machine's own
 		return doctor.Examine(f)
 	}
 	found = doctor.Lasting(look(), look())

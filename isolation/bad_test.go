@@ -25,6 +25,7 @@ import (
 type badHost struct {
 	Config   isolation.Config
 	Unmount  string // a mount point that it lacks
+	Hide     string // a device that it lacks
 	NoTables bool   // its kernel has no nf_tables
 }
 
@@ -34,10 +35,15 @@ func openBadHost(text string) error {
 	if err := json.Unmarshal([]byte(text), &bad); err != nil {
 		return err
 	}
-	if bad.Unmount != "" {
-		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-			return err
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return err
+	}
+	if bad.Hide != "" {
+		if err := unix.Mount("/etc/hostname", bad.Hide, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("hide %s: %w", bad.Hide, err)
 		}
+	}
+	if bad.Unmount != "" {
 		if err := unix.Unmount(bad.Unmount, unix.MNT_DETACH); err != nil {
 			return fmt.Errorf("unmount %s: %w", bad.Unmount, err)
 		}
@@ -100,10 +106,12 @@ func TestHostsThatWillNotDo(t *testing.T) {
 		change func(*badHost)
 		says   []string
 	}{
-		"pool beside a route":   {none, []string{"overlaps this host's route to 172.27.9.0/30", "MANIFOLD_POOL"}},
-		"no nf_tables":          {func(b *badHost) { b.NoTables = true }, []string{"nf_tables"}},
-		"no cgroup of the name": {func(b *badHost) { b.Config.CgroupParent = "no-such.slice" }, []string{"there is no cgroup", "MANIFOLD_CGROUP_PARENT"}},
-		"no pids controller":    {r.withoutPids, []string{"pids", "needed"}},
+		"pool beside a route":        {none, []string{"overlaps this host's route to 172.27.9.0/30", "MANIFOLD_POOL"}},
+		"no nf_tables":               {func(b *badHost) { b.NoTables = true }, []string{"nf_tables"}},
+		"a cap of less than nothing": {func(b *badHost) { b.Config.CPUCap = -1 }, []string{"CPU cap -1"}},
+		"no loop devices":            {func(b *badHost) { b.Hide = "/dev/loop-control" }, []string{"loop devices are needed", "modprobe loop"}},
+		"no cgroup of the name":      {func(b *badHost) { b.Config.CgroupParent = "no-such.slice" }, []string{"there is no cgroup", "MANIFOLD_CGROUP_PARENT"}},
+		"no pids controller":         {r.withoutPids, []string{"pids", "needed"}},
 	} {
 		bad := badHost{Config: r.cfg}
 		bad.Config.Log = nil

@@ -25,7 +25,7 @@ import (
 // A dyno's cgroups. PID 1 sits apart from the app, so that the kill for too
 // much memory spares it and it can write the exit record:
 //
-//	<parent>/<instance>/<slot>        its CPU weight among the dynos
+//	<parent>/<instance>/<slot>        its weights among the dynos, of CPU and disk time
 //	<parent>/<instance>/<slot>/init   PID 1
 //	<parent>/<instance>/<slot>/app    everything else; all limits are here
 //
@@ -40,6 +40,9 @@ type cgroupTree struct {
 	root string              // of the tree with init and app
 	own  string              // the instance's cgroup, in every tree
 	v1   []cgroup1.Subsystem // empty on v2
+	io   bool                // v2: the controller is there
+
+	cpuCap float64 // Config.CPUCap
 }
 
 func findCgroups(parent, instance string) (*cgroupTree, error) {
@@ -56,7 +59,7 @@ func findCgroups(parent, instance string) (*cgroupTree, error) {
 	}
 	need := map[cgroup1.Name]bool{cgroup1.Memory: true, cgroup1.Cpu: true, cgroup1.Pids: true, cgroup1.Devices: true}
 	for _, s := range all {
-		if need[s.Name()] && isCgroup(s) {
+		if (need[s.Name()] || s.Name() == cgroup1.Blkio) && isCgroup(s) {
 			t.v1 = append(t.v1, s)
 			delete(need, s.Name())
 		}
@@ -103,6 +106,7 @@ func (t *cgroupTree) checkDelegation(parent string) error {
 			return fmt.Errorf("the cgroup controller %s is needed, but %s has only %q: a unit must delegate it (Delegate=yes), or the kernel lacks it", name, dir, have)
 		}
 	}
+	t.io = slices.Contains(have, "io")
 	return nil
 }
 
@@ -197,16 +201,15 @@ func (t *cgroupTree) makeAndLimit(group string, size manifold.Size) (procs []*os
 		return err
 	}
 	if len(t.v1) == 0 {
-		if _, err := cgroup2.NewManager(t.root, filepath.Join(t.own, group, "app"), limitsV2(size)); err != nil {
+		limits := limitsV2(size)
+		if t.io {
+			limits.IO = &cgroup2.IO{} // as with CPU
+		}
+		if _, err := cgroup2.NewManager(t.root, filepath.Join(t.own, group, "app"), limits); err != nil {
 			return procs, fmt.Errorf("set cgroup limits: %w", err)
 		}
 		if err := os.WriteFile(filepath.Join(t.dir(group), "app", "memory.oom.group"), []byte("1"), 0); err != nil {
 			return procs, fmt.Errorf("set memory.oom.group: %w", err)
-		}
-		// Weights count among siblings: the dyno's is its run's.
-		weight := strconv.Itoa(min(100*size.Shares, 10_000))
-		if err := os.WriteFile(filepath.Join(t.dir(group), "cpu.weight"), []byte(weight), 0); err != nil {
-			return procs, fmt.Errorf("set cpu.weight: %w", err)
 		}
 	} else {
 		path := filepath.Join(t.own, group)
@@ -229,7 +232,7 @@ func (t *cgroupTree) makeAndLimit(group string, size manifold.Size) (procs []*os
 	if err := open(filepath.Join(t.dir(group), "app")); err != nil {
 		return procs, fmt.Errorf("open cgroup: %w", err)
 	}
-	return procs, nil
+	return procs, t.share(group, size) // weights count among siblings: the dyno's are its slot's
 }
 
 func mkdirs(parent string, names ...string) error {
@@ -288,14 +291,13 @@ func devices() []specs.LinuxDeviceCgroup {
 }
 
 func limitsV1(size manifold.Size) *specs.LinuxResources {
-	shares, pids := uint64(1024*size.Shares), int64(size.Processes)
+	pids := int64(size.Processes)
 	ram, _ := splitMemory(size, hostSwap())
 	// v1 counts what connections hold by itself; the kernel has one bound for
 	// all of them on the host (tcp_mem), which one dyno could reach.
 	tcp := size.Memory / 8
 	return &specs.LinuxResources{
 		Memory:  &specs.LinuxMemory{Limit: &ram, Swap: &size.MemorySwap, KernelTCP: &tcp},
-		CPU:     &specs.LinuxCPU{Shares: &shares},
 		Pids:    &specs.LinuxPids{Limit: &pids},
 		Devices: devices(),
 	}

@@ -52,7 +52,7 @@ func Open(cfg Config) (*Host, error) {
 	if err := cfg.check(); err != nil {
 		return nil, err
 	}
-	if err := cfg.overlap(); err != nil {
+	if err := errors.Join(cfg.overlap(), checkLoops()); err != nil {
 		return nil, err
 	}
 	// PID 1 reaches its directory by descriptor only; nobody else on the host
@@ -64,6 +64,7 @@ func Open(cfg Config) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	tree.cpuCap = cfg.CPUCap
 	h := &Host{cfg: cfg, cgroups: tree, filter: seccompFilter(), used: map[slot]string{}, last: slot(rand.IntN(cfg.slots()))} // an agent before this one may just have given the first away
 	if err := errors.Join(h.sweep(), h.findSlots()); err != nil {
 		return nil, err
@@ -79,6 +80,9 @@ func Open(cfg Config) (*Host, error) {
 	}
 	if warning := SwapWarning(hostSwap()); warning != "" {
 		cfg.Log.Warn(warning)
+	}
+	if why := tree.unshared(cfg.Dir); why != "" {
+		cfg.Log.Info("disk time is not shared among dynos by weight", "why", why)
 	}
 	h.spares = newSpares(h, cfg.Spares)
 	return h, nil

@@ -109,13 +109,18 @@ func (t *cgroupTree) settings(group string) map[string]string {
 	app := filepath.Join(t.dir(group), "app")
 	files := []string{
 		filepath.Join(app, "memory.max"), filepath.Join(app, "memory.swap.max"), filepath.Join(app, "memory.oom.group"),
-		filepath.Join(app, "pids.max"), filepath.Join(t.dir(group), "cpu.weight"),
+		filepath.Join(app, "pids.max"), filepath.Join(t.dir(group), "cpu.max"),
 	}
 	if memory := t.v1Memory(group); memory != "" {
 		files = []string{
 			filepath.Join(memory, "memory.limit_in_bytes"), filepath.Join(memory, "memory.memsw.limit_in_bytes"),
 			filepath.Join(memory, "memory.kmem.tcp.limit_in_bytes"),
-			filepath.Join(t.v1Dir(cgroup1.Pids, group), "pids.max"), filepath.Join(t.v1Dir(cgroup1.Cpu, group), "cpu.shares"),
+			filepath.Join(t.v1Dir(cgroup1.Pids, group), "pids.max"), filepath.Join(t.v1Dir(cgroup1.Cpu, group), "cpu.cfs_quota_us"),
+		}
+	}
+	for _, w := range weights {
+		if dir := t.controllerDir(w.controller, group); dir != "" {
+			files = append(files, filepath.Join(dir, w.file))
 		}
 	}
 	set := map[string]string{}

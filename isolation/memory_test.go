@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"manifold"
+	"manifold/isolation"
 )
 
 const mib = 1 << 20
@@ -94,10 +95,27 @@ func TestMemoryContract(t *testing.T) {
 	}
 }
 
+// TestUsage: what a dyno uses is told, and its size's shares weigh CPU and disk
+// time, and are capped where that is wished.
 func TestUsage(t *testing.T) {
 	r := newRig(t)
-	b := r.start("calls hold & dd if=/dev/zero of=/dev/shm/x bs=1M count=10 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo counted; wait")
-	spec := r.spec("")
+	r.with(func(cfg *isolation.Config) { cfg.CPUCap = 0.5 })
+	spec := r.spec("calls hold & dd if=/dev/zero of=/dev/shm/x bs=1M count=10 2>/dev/null; i=0; while [ $i -lt 20000 ]; do i=$((i+1)); done; echo counted; wait")
+	spec.Size.Shares = 3
+	b := r.startSpec(spec)
+	limits, weighed := b.Inspect().Limits, 0
+	for file, want := range map[string]string{
+		"cpu.weight": "300", "cpu.shares": "3072", "cpu.max": "150000 100000", "cpu.cfs_quota_us": "150000", "io.weight": "default 300", "io.bfq.weight": "30", "blkio.bfq.weight": "30",
+	} {
+		if got, ok := limits[file]; ok && got != want {
+			t.Errorf("%s is %s, want %s", file, got, want)
+		} else if ok {
+			weighed++
+		}
+	}
+	if weighed < 3 { // every kernel these tests run on has one of each kind
+		t.Errorf("CPU or disk time is not shared by weight, or not capped: %v", limits)
+	}
 	r.said(b, "ready")
 	r.said(b, "counted")
 	u, err := b.Usage()

@@ -21,7 +21,9 @@ import (
 // device: whatever filesystem the host has, a dyno that fills its layer with
 // bytes or inodes gets ENOSPC and nobody else notices. Images are sparse
 // copies of a template made once for each size; they have no journal, since
-// the layer dies with the dyno.
+// the layer dies with the dyno. So the quota is ext4's own size, and nothing is
+// asked of the host's filesystem but holes in files; what it must have are loop
+// devices and ext4.
 
 // template returns the path of an empty image for size, made if missing.
 func (h *Host) template(size manifold.Size) (string, error) {
@@ -222,6 +224,19 @@ func attachLoop(image string, readOnly bool) (*os.File, error) {
 		}
 	}
 	return nil, errors.New("every loop device was taken by somebody else")
+}
+
+// checkLoops says what a host without loop devices lacks, before any dyno is
+// promised.
+func checkLoops() error {
+	info, err := os.Stat("/dev/loop-control")
+	if err == nil && info.Mode()&os.ModeCharDevice == 0 {
+		err = errors.New("/dev/loop-control is no device")
+	}
+	if err != nil {
+		return fmt.Errorf("loop devices are needed for the dynos' writable layers: %w (modprobe loop)", err)
+	}
+	return nil
 }
 
 // copySparse copies the data of a sparse file and leaves its holes holes; on

@@ -39,6 +39,9 @@ func (cfg Config) check() error {
 	if cfg.UIDBase < idsPerSlot || cfg.slots() < 1 {
 		return fmt.Errorf("uid base %d leaves no room: it must be from %d to %d", cfg.UIDBase, idsPerSlot, uint32(1<<32-1-idsPerSlot))
 	}
+	if c := cfg.CPUCap; c != 0 && c != min(max(c, 0.01), 1000) { // below, the kernel takes no quota
+		return fmt.Errorf("CPU cap %v must be from 0.01 to 1000 CPUs for a share, or 0 for none", c)
+	}
 	for _, r := range cfg.Resolvers {
 		if r.IsLoopback() {
 			return fmt.Errorf("name server %v is on this host's loopback, which no dyno can reach: set MANIFOLD_RESOLVERS to one they can", r)

@@ -25,6 +25,11 @@ type Config struct {
 	// every hierarchy, and on v2 have no processes of its own. "" is the root.
 	CgroupParent string
 
+	// CPUCap is how many CPUs a share of a dyno's size may use at most, such as
+	// 0.5, however idle the host is; at least 0.01. 0: there is no cap, shares
+	// are weights.
+	CPUCap float64
+
 	// Spares is how many boxes are kept ready for starts to come. Each is a
 	// PID 1 with nothing to run, some MiB of memory, and ends with this process.
 	Spares int

@@ -28,6 +28,7 @@ type Traces struct {
 	Firewall   []string        // chains of our table that are missing or not whole; "table" if it is not there
 	Forwarding map[string]bool // uplink → does the kernel forward what comes in by it
 	Swap       int64           // bytes the host has
+	Unshared   string          // why disk time is not shared by weight; "": it is, or nobody can tell
 }
 
 // RunTrace is what is there of one run.
@@ -90,7 +91,7 @@ func FindTraces(cfg Config) (Traces, error) {
 			return t, fmt.Errorf("look for %s: %w", s.what, err)
 		}
 	}
-	t.Loops, t.Swap = loopsBelow(cfg.Dir), hostSwap()
+	t.Loops, t.Swap, t.Unshared = loopsBelow(cfg.Dir), hostSwap(), h.cgroups.unshared(cfg.Dir)
 	return t, nil
 }
 

@@ -109,7 +109,7 @@ func Examine(f Facts) []Finding {
 	var all []Finding
 	for _, check := range []func(Facts) []Finding{
 		blind, agent, records, runs, slots, links, loops, mounts, firewall, forwarding,
-		strays, subUIDs, frozen, swap, pressure, clock, disks,
+		strays, subUIDs, frozen, swap, pressure, clock, disks, diskTime,
 	} {
 		all = append(all, check(f)...)
 	}

@@ -86,6 +86,7 @@ func TestExamine(t *testing.T) {
 		{func(f *Facts) { f.SubUIDs = []Range{{"joe", 1_000_000_000 - 65_536, 65_537}} }, "user-ids-delegated"},
 		{func(f *Facts) { f.Images = map[string]bool{} }, "image-missing"},
 		{func(f *Facts) { f.Traces.Swap = 0 }, "swap-small"},
+		{func(f *Facts) { f.Traces.Unshared = "disk sda is not scheduled by bfq" }, "disk-unshared"},
 		{func(f *Facts) { f.Memory.SwapFree = 1 }, "swap-full"},
 		{func(f *Facts) { f.Memory.Available = 1 }, "memory-low"},
 		{func(f *Facts) { f.Pressure["memory"] = Pressure{Some: 15, Full: 11} }, "pressure-memory"},

@@ -66,6 +66,16 @@ func swap(f Facts) (found []Finding) {
 	return found
 }
 
+func diskTime(f Facts) (found []Finding) {
+	if f.Traces.Unshared != "" {
+		found = append(found, Finding{Check: "disk-unshared", Subject: "disk", Level: Risk,
+			What: "disk time is not shared among dynos by weight: " + f.Traces.Unshared,
+			Why:  "a dyno that reads and writes without end slows down the others",
+			Do:   "for a disk that is slower than its dynos: echo bfq > /sys/block/DISK/queue/scheduler (docs/hosts.md); a fast one needs none"})
+	}
+	return found
+}
+
 // From these shares of a minute on people notice (PSI, avg60, percent).
 const (
 	pressureSome = 40

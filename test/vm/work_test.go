@@ -33,7 +33,7 @@ type guestTests struct {
 // systemd.
 var runs = []guestTests{
 	{pkg: "manifold/slugfs", only: "^Test(Mount|Collect).*$"},
-	{pkg: "manifold/isolation", only: "^(TestUsage|TestSystemCalls|TestWhatADynoSees|TestDiskAndInodesAreBounded|TestRoutersReachPortAlone|" +
+	{pkg: "manifold/isolation", only: "^(TestUsage|TestDiskTime|TestSystemCalls|TestWhatADynoSees|TestDiskAndInodesAreBounded|TestRoutersReachPortAlone|" +
 		"TestDynosCannotReachEachOtherNorTheHost|TestDynoOutlivesItsHostObjectAndIsAdopted|TestStopIsGentleThenNot|TestTerminal)$"},
 	{pkg: "manifold/agent", only: "^(TestDynoRunsAndStops|TestAgentDies)$"},
 	{pkg: guestPkg, tags: "guest", skip: "^Test(Reboot|Purge)$"},

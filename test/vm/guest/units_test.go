@@ -37,7 +37,7 @@ func TestUnitsRunADynoInADelegatedCgroup(t *testing.T) {
 func checkLimits(t *testing.T, d dyno) {
 	t.Helper()
 	for file, want := range map[string]string{
-		"memory.max": "536870912", "memory.swap.max": "1073741824", "memory.oom.group": "1", "pids.max": "256", "../cpu.weight": "100",
+		"memory.max": "536870912", "memory.swap.max": "1073741824", "memory.oom.group": "1", "pids.max": "256", "../cpu.weight": "100", "../io.weight": "default 100",
 	} {
 		text, err := os.ReadFile(filepath.Join(d.cgroup(), "app", file))
 		if got := strings.TrimSpace(string(text)); err != nil || got != want {
