@@ -233,14 +233,18 @@ func TestExitStatusAndOutput(t *testing.T) {
 func TestWhatADynoSees(t *testing.T) {
 	r := newRig(t)
 	spec := r.spec(`id; hostname; echo pid $$; cat /proc/1/status | grep -E "^(Cap|NoNewPrivs)"; echo --; grep -E "^(Cap|NoNewPrivs)" /proc/self/status
-		ls /dev; ls -ld /app /bin; ulimit -u; ulimit -n; cat /sys/fs/cgroup/memory.max /proc/self/cgroup /etc/resolv.conf; env; ls /proc/self/fd; cat /proc/net/dev; echo first to die: $(cat /proc/self/oom_score_adj /proc/1/oom_score_adj)`)
+		ls /dev; ls -ld /app /bin; ulimit -u; ulimit -n; cat /sys/fs/cgroup/memory.max /proc/self/cgroup /etc/resolv.conf; env; ls /proc/self/fd; cat /proc/net/dev; echo first to die: $(cat /proc/self/oom_score_adj /proc/1/oom_score_adj)
+		echo ids $(cat /proc/self/uid_map) and $(cat /proc/self/gid_map); echo descriptors $(ls /proc/self/fd); cat /proc/mounts
+		for ns in user mnt pid net ipc uts cgroup; do echo namespace $ns $(readlink /proc/self/ns/$ns); done; echo ready; exec sleep 1000`)
 	b := r.startSpec(spec)
-	r.wait(b)
+	r.said(b, "ready")
 	out := r.output(b)
 	for _, want := range []string{
 		"uid=1000 gid=1000", spec.Run, "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000",
 		"\n64\n256\n67108864\n", ":/\n", "SECRET=hunter2", "eth0:", "0        0",
-		"first to die: 500 500\n",
+		"first to die: 500 500\n", "options timeout:2 attempts:5\n", "descriptors 0 1 2 3\n",
+		fmt.Sprintf("ids 0 %[1]d 65536 and 0 %[1]d 65536\n", b.Inspect().FirstUID),
+		"overlay / overlay rw,nosuid,nodev", " /proc/sys proc ro,", " /sys sysfs ro,nosuid,nodev,noexec", "size=65536k",
 	} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is missing in\n%s", want, out)
@@ -249,6 +253,34 @@ func TestWhatADynoSees(t *testing.T) {
 	if strings.Contains(out, "/"+r.cfg.Instance) {
 		t.Errorf("the host's cgroup names show:\n%s", out)
 	}
+	for _, ns := range []string{"user", "mnt", "pid", "net", "ipc", "uts", "cgroup"} {
+		if host, err := os.Readlink("/proc/self/ns/" + ns); err != nil || strings.Contains(out, "namespace "+ns+" "+host) || !strings.Contains(out, "namespace "+ns+" "+ns+":[") {
+			t.Errorf("namespace %s is not the dyno's own (the host's is %s, %v)\n%s", ns, host, err, out)
+		}
+	}
+	r.devicesAreListed(b)
+}
+
+// devicesAreListed: what no dyno gets as far as, since it can make no node and
+// sees no other, its cgroup forbids as well. A root of the host's tries it there.
+func (r *rig) devicesAreListed(b *isolation.Box) {
+	r.t.Helper()
+	join := ""
+	for _, dir := range b.Cgroups() {
+		if app := filepath.Join(dir, "app"); exists(app) {
+			dir = app
+		}
+		join += "echo $$ > " + dir + "/cgroup.procs; "
+	}
+	out, err := exec.Command("sh", "-e", "-c", join+"for d in kmsg null loop-control zero; do head -c 0 /dev/$d 2>/dev/null && echo $d; done; true").CombinedOutput()
+	if err != nil || string(out) != "null\nzero\n" {
+		r.t.Errorf("in a dyno's cgroups root opens %q, %v; want null and zero alone", out, err)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
 }
 
 func TestWhatADynoCannotDo(t *testing.T) {
@@ -521,8 +553,13 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 
 func TestManyStartsAndStopsLeaveNothing(t *testing.T) {
 	r := newRig(t)
+	had := map[netip.Addr]bool{}
 	for i := range 30 {
 		b := r.start("sleep 1000 & sleep 1000 & wait")
+		if had[b.Addr()] {
+			t.Errorf("dyno %d has %v, which another had a moment ago: a router may still know it by that", i, b.Addr())
+		}
+		had[b.Addr()] = true
 		if i%3 == 0 {
 			if err := b.Kill(); err != nil {
 				t.Fatal(err)

@@ -1,6 +1,7 @@
 package isolation_test
 
 import (
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,6 +93,31 @@ func TestMemoryContract(t *testing.T) {
 	}
 	if u, err := neighbour.Usage(); err != nil || u.RSS < 64*mib || u.Swap > 0 {
 		t.Errorf("the neighbour has %+v, %v", u, err)
+	}
+}
+
+// TestTooLittleSwapIsSaidAtStart: and nothing is said where there is enough.
+func TestTooLittleSwapIsSaidAtStart(t *testing.T) {
+	r := newRig(t)
+	swap := func() int64 {
+		traces, err := isolation.FindTraces(r.cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return traces.Swap
+	}
+	for { // until nobody added or took away swap meanwhile
+		var log strings.Builder
+		before := swap()
+		r.with(func(cfg *isolation.Config) { cfg.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+		if swap() != before {
+			continue
+		}
+		said := strings.Contains(log.String(), "level=WARN msg=\"this host has too little swap")
+		if want := isolation.SwapWarning(before) != ""; said != want {
+			t.Errorf("with %d MiB of swap it is said: %v, want %v:\n%s", before/mib, said, want, log.String())
+		}
+		return
 	}
 }
 

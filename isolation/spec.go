@@ -121,5 +121,5 @@ var (
 	// killed from the host, or the host went down.
 	ErrNoRecord = errors.New("the dyno left no exit record")
 	// ErrNoSlot is Start's answer when the pool is used up.
-	ErrNoSlot = errors.New("no free slot: the address pool is used up")
+	ErrNoSlot = errors.New("no free slot: the address pool is used up (fewer dynos on this host, or a larger MANIFOLD_POOL)")
 )
