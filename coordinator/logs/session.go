@@ -18,6 +18,12 @@ const (
 	maxSessions   = 10_000           // past it the one unused for longest goes
 	heartbeat     = 20 * time.Second // node's fetch gives up after 300 s of silence
 	stuckReader   = time.Minute      // a write that takes longer ends the stream
+
+	// After the end of a stream the heroku CLI's reader keeps the process
+	// alive for the time after which it would come back: 3 s, unless told
+	// otherwise. Where nothing follows nobody shall wait for that; one that
+	// does come back is to come no faster than this.
+	comeBack = "retry: 100\n\n"
 )
 
 // session is what a log session's token stands for.
@@ -143,6 +149,9 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	e := events{w: w, flush: http.NewResponseController(w), stuck: h.stuck}
+	if !s.tail {
+		e.buf.WriteString(comeBack)
+	}
 	if err := e.send(lines); err != nil {
 		return
 	}
@@ -177,7 +186,6 @@ type events struct {
 }
 
 func (e *events) send(lines []Line) error {
-	e.buf.Reset()
 	for _, l := range lines {
 		b := append(e.buf.AvailableBuffer(), "id: "...)
 		b = strconv.AppendUint(b, l.ID, 10)
@@ -186,6 +194,7 @@ func (e *events) send(lines []Line) error {
 		b = append(b, "\n\n"...)
 		e.buf.Write(b)
 	}
+	defer e.buf.Reset()
 	return e.write(e.buf.Bytes())
 }
 

@@ -42,6 +42,7 @@ func parseEvents(t testing.TB, body string) (events []event, comments int) {
 			e.id = value
 		case field == "data":
 			data = append(data, value)
+		case field == "retry" && value == "100" && len(events) == 0 && e.id == "":
 		default:
 			t.Errorf("unknown field %q", l)
 		}
@@ -78,6 +79,9 @@ func TestStreamWithoutTailEndsCleanly(t *testing.T) {
 		t.Fatal(got)
 	}
 	events, _ := parseEvents(t, string(body))
+	if !strings.HasPrefix(string(body), comeBack) {
+		t.Errorf("who reads is not told that nothing follows: %q", body)
+	}
 	if len(events) != 2 || events[0].id != "4" || !strings.HasSuffix(events[0].data, " app[web.1]: 4") {
 		t.Fatalf("%q", body)
 	}
