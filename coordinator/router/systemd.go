@@ -66,11 +66,10 @@ func store(ln net.Listener) error {
 	if path == "" || !ok {
 		return nil
 	}
-	file, err := tcp.File()
+	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return err
 	}
-	defer file.Close()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -78,7 +77,13 @@ func store(ln net.Listener) error {
 	defer unix.Close(fd)
 	// FDPOLL=0: a socket that listens is never "hung up".
 	words := []byte("FDSTORE=1\nFDPOLL=0\nFDNAME=" + storedName)
-	return unix.Sendmsg(fd, words, unix.UnixRights(int(file.Fd())), &unix.SockaddrUnix{Name: path}, 0)
+	// Not by way of File: its Fd makes the socket a blocking one, and a router
+	// that waits for a connection in accept(2) could not be stopped.
+	var sent error
+	err = raw.Control(func(socket uintptr) {
+		sent = unix.Sendmsg(fd, words, unix.UnixRights(int(socket)), &unix.SockaddrUnix{Name: path}, 0)
+	})
+	return errors.Join(err, sent)
 }
 
 // forget has systemd drop what it keeps of ours.
