@@ -51,6 +51,16 @@ func valid(name string) bool {
 	return len(name) >= 26 && len(name) <= 64 && strings.Trim(name, "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567") == ""
 }
 
+// nameless leaves the name out of an error: who knows it may read the output,
+// and errors are logged.
+func nameless(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return p.Err
+	}
+	return err
+}
+
 // Output is one that is being written. It is safe for use by several
 // goroutines. A disk that is full shortens it and fails nobody.
 type Output struct {
@@ -72,7 +82,7 @@ func (r *Room) Create(name string) (*Output, error) {
 	}
 	f, err := r.dir.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
-		return nil, fmt.Errorf("create an output: %w", err)
+		return nil, fmt.Errorf("create an output: %w", nameless(err))
 	}
 	o := &Output{room: r, name: name, file: f, changed: make(chan struct{})}
 	r.mu.Lock()
@@ -136,7 +146,7 @@ func (r *Room) Copy(ctx context.Context, name string, w io.Writer) error {
 	r.mu.Unlock()
 	f, err := r.dir.Open(name)
 	if err != nil {
-		return fmt.Errorf("read an output: %w", err)
+		return fmt.Errorf("read an output: %w", nameless(err))
 	}
 	defer f.Close()
 	if o == nil {
@@ -171,7 +181,7 @@ func (r *Room) Remove(names ...string) error {
 			continue
 		}
 		if err := r.dir.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			failed = errors.Join(failed, fmt.Errorf("remove an output: %w", err))
+			failed = errors.Join(failed, fmt.Errorf("remove an output: %w", nameless(err)))
 		}
 	}
 	return failed

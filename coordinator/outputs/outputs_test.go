@@ -137,3 +137,23 @@ func TestServe(t *testing.T) {
 		cancel()
 	}
 }
+
+// An error may be logged; the name that is the key to an output must not.
+func TestErrorsHideNames(t *testing.T) {
+	r, name := open(t), rand.Text()
+	if err := r.dir.Mkdir(name, 0o700); err != nil { // in the way
+		t.Fatal(err)
+	}
+	if err := r.dir.Mkdir(name+"/x", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, created := r.Create(name)
+	for _, err := range []error{created, r.Remove(name), r.Copy(t.Context(), rand.Text(), io.Discard)} {
+		if err == nil || strings.Contains(err.Error(), name) {
+			t.Errorf("error %v", err)
+		}
+	}
+	if err := r.Copy(t.Context(), rand.Text(), io.Discard); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("error %v", err)
+	}
+}

@@ -58,11 +58,7 @@ func (c *command) run(ctx context.Context) error {
 // returns the name of its dyno.
 func (c *command) begin(ctx context.Context) (dyno string, err error) {
 	if c.phase.Begun {
-		p, err := c.cfg.Store.Placement(ctx, c.release.ID)
-		if err != nil {
-			return "", errors.New("was cut off: the coordinator was restarted, and nothing is known of how it ended")
-		}
-		return p.Assignment.Dyno, nil
+		return c.find(ctx)
 	}
 	slug, err := c.cfg.Store.Slug(ctx, c.release.Slug)
 	if err != nil {
@@ -82,6 +78,28 @@ func (c *command) begin(ctx context.Context) (dyno string, err error) {
 		return "", fmt.Errorf("was not started: %w", err)
 	}
 	return d.Name, nil
+}
+
+// patience is how often what the store does not tell is asked for again.
+const patience = 30
+
+// find returns the name of the dyno that an earlier coordinator placed. A store
+// that does not answer for a moment says nothing about the command.
+func (c *command) find(ctx context.Context) (dyno string, err error) {
+	for range patience {
+		p, failed := c.cfg.Store.Placement(ctx, c.release.ID)
+		switch {
+		case failed == nil:
+			return p.Assignment.Dyno, nil
+		case errors.Is(failed, store.ErrNotFound):
+			return "", errors.New("was cut off: the coordinator was restarted, and nothing is known of how it ended")
+		case ctx.Err() != nil:
+			return "", ctx.Err()
+		}
+		err = failed
+		c.pause(ctx)
+	}
+	return "", fmt.Errorf("is lost: %w", err)
 }
 
 // judge words how a command ended.

@@ -44,9 +44,7 @@ func (s *Scheduler) Await(ctx context.Context, id string) (Ended, error) {
 				// The pass may be older than the placement.
 				if _, err := s.cfg.Store.Placement(ctx, id); errors.Is(err, store.ErrNotFound) {
 					return fail(ErrStopped)
-				} else if err != nil {
-					return fail(err)
-				}
+				} // any other error says nothing: the next pass asks again
 			}
 			seen = seen || there
 		}

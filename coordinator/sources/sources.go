@@ -26,13 +26,15 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
 	"time"
 )
 
 const (
 	life    = time.Hour
 	maxBlob = 1 << 30 // bytes of one
-	maxAll  = 8 << 30 // bytes of all that are kept
+	maxAll  = 8 << 30 // bytes of all that are kept or on their way
 	stuck   = time.Minute
 	partial = ".part" // an upload that has not ended
 )
@@ -48,6 +50,9 @@ type Room struct {
 	blob int64 // bytes of one
 	all  int64
 	now  func() time.Time
+
+	mu     sync.Mutex
+	coming int64 // bytes that uploads under way may have
 }
 
 // Open opens the room in dir, which it makes if need be. key signs the URLs.
@@ -60,8 +65,11 @@ func Open(dir string, key []byte) (*Room, error) {
 		return nil, fmt.Errorf("open the sources: %w", err)
 	}
 	r := &Room{dir: root, key: key, blob: maxBlob, all: maxAll, now: time.Now}
-	_, err = r.sweep()
-	return r, err
+	if err := r.clear(); err != nil {
+		root.Close()
+		return nil, err
+	}
+	return r, nil
 }
 
 // Key draws a key for Open.
@@ -155,56 +163,106 @@ func (r *Room) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 
 // put takes an upload, whole or not at all.
 func (r *Room) put(w http.ResponseWriter, req *http.Request, id string) {
-	kept, err := r.sweep()
-	if err == nil && kept >= r.all {
-		http.Error(w, "There is no room for more sources now. Try again in an hour, or push with git.", http.StatusInsufficientStorage)
-		return
-	}
-	if req.ContentLength > r.blob {
+	size := req.ContentLength
+	if size > r.blob {
 		tooLarge(w, r.blob)
 		return
 	}
+	if size < 0 { // it does not say
+		size = r.blob
+	}
+	if !r.reserve(size) {
+		noRoom(w)
+		return
+	}
+	defer r.giveBack(size)
+	body := &patient{http.MaxBytesReader(w, req.Body, size), http.NewResponseController(w), r.now().Add(life)}
+	var large *http.MaxBytesError
+	switch err := r.take(body, id); {
+	case err == nil:
+		w.WriteHeader(http.StatusOK)
+	case errors.As(err, &large):
+		tooLarge(w, r.blob)
+	case errors.Is(err, syscall.ENOSPC):
+		noRoom(w)
+	default:
+		http.Error(w, "The upload broke off.", http.StatusBadRequest)
+	}
+}
+
+// take writes an upload aside and puts it in its place once it is whole.
+func (r *Room) take(body io.Reader, id string) error {
 	part := id + "." + rand.Text() + partial
 	f, err := r.dir.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
-		http.Error(w, "The source cannot be kept.", http.StatusInternalServerError)
-		return
+		return err
 	}
-	body := &patient{http.MaxBytesReader(w, req.Body, r.blob), http.NewResponseController(w)}
 	_, err = io.Copy(f, body)
 	err = errors.Join(err, f.Close())
 	if err == nil {
 		err = r.dir.Rename(part, id)
 	}
-	var large *http.MaxBytesError
-	switch {
-	case err == nil:
-		w.WriteHeader(http.StatusOK)
-		return
-	case errors.As(err, &large):
-		tooLarge(w, r.blob)
-	default:
-		http.Error(w, "The upload broke off.", http.StatusBadRequest)
+	if err != nil {
+		_ = r.dir.Remove(part) // or the next Open does
 	}
-	_ = r.dir.Remove(part) // or the sweep does
+	return err
+}
+
+// reserve keeps room for an upload, if there is any, until giveBack.
+func (r *Room) reserve(size int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	kept, err := r.sweep()
+	if err == nil && kept+r.coming+size > r.all {
+		return false
+	}
+	r.coming += size
+	return true
+}
+
+func (r *Room) giveBack(size int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.coming -= size
+}
+
+func noRoom(w http.ResponseWriter) {
+	w.Header().Set("Connection", "close") // else the answer waits for what is not wanted
+	http.Error(w, "There is no room for more sources now. Try again in an hour, or push with git.", http.StatusInsufficientStorage)
 }
 
 func tooLarge(w http.ResponseWriter, limit int64) {
 	http.Error(w, fmt.Sprintf("The source is larger than %d MB.", limit>>20), http.StatusRequestEntityTooLarge)
 }
 
-// patient gives up a client that sends nothing for a while.
+// patient gives up a client that sends nothing for a while, or goes on past
+// until: its room is kept from others.
 type patient struct {
 	io.Reader
 	control *http.ResponseController
+	until   time.Time
 }
 
 func (p *patient) Read(b []byte) (int, error) {
-	_ = p.control.SetReadDeadline(time.Now().Add(stuck)) // a ResponseWriter without deadlines is a test's
-	return p.Reader.Read(b)
+	if now := time.Now(); now.Before(p.until) {
+		_ = p.control.SetReadDeadline(now.Add(stuck)) // a ResponseWriter without deadlines is a test's
+		return p.Reader.Read(b)
+	}
+	return 0, os.ErrDeadlineExceeded
 }
 
-// sweep removes what has expired and returns the bytes that are left. A blob
+// clear removes what no upload will end any more, and what has expired.
+func (r *Room) clear() error {
+	parts, err := fs.Glob(r.dir.FS(), "*"+partial)
+	for _, part := range parts {
+		err = errors.Join(err, r.dir.Remove(part))
+	}
+	_, failed := r.sweep()
+	return errors.Join(err, failed)
+}
+
+// sweep removes what has expired and returns the bytes that are left, of whole
+// blobs. A blob
 // may be used as long as a URL that was made with it, and a build may take as
 // long again to read it.
 func (r *Room) sweep() (left int64, err error) {
@@ -218,7 +276,7 @@ func (r *Room) sweep() (left int64, err error) {
 		case err != nil: // gone
 		case r.now().Sub(info.ModTime()) > 2*life:
 			_ = r.dir.Remove(e.Name()) // the next sweep tries again
-		default:
+		case !strings.HasSuffix(e.Name(), partial):
 			left += info.Size()
 		}
 	}

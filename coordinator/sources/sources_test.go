@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -102,5 +103,44 @@ func TestRefused(t *testing.T) {
 	later = later.Add(life + time.Second)
 	if left, err := r.room.sweep(); left != 0 || err != nil {
 		t.Errorf("two hours later %d bytes are left, %v", left, err)
+	}
+}
+
+// Uploads that are on their way count as much as those that are there: many at
+// once cannot fill the disk, and one that lasts cannot keep the room for ever.
+func TestUploadsAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.room.blob, r.room.all = 10, 25
+	var uploads []*io.PipeWriter
+	answers := make(chan int, 3)
+	for range 3 {
+		put, _ := r.room.New()
+		read, write := io.Pipe() // nobody knows how long it will be
+		uploads = append(uploads, write)
+		go func() {
+			req, _ := http.NewRequest("PUT", r.url+put, read)
+			res, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Error(err)
+				answers <- 0
+				return
+			}
+			res.Body.Close()
+			answers <- res.StatusCode
+		}()
+	}
+	if status := <-answers; status != 507 {
+		t.Errorf("a third of 10 bytes where 25 have room: %d", status)
+	}
+	for _, u := range uploads {
+		u.Write([]byte("x"))
+		u.Close()
+	}
+	if a, b := <-answers, <-answers; a != 200 || b != 200 {
+		t.Errorf("the others: %d, %d", a, b)
+	}
+	slow := &patient{strings.NewReader("x"), http.NewResponseController(httptest.NewRecorder()), time.Now()}
+	if _, err := slow.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("an upload past its time: %v", err)
 	}
 }
