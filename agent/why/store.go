@@ -20,7 +20,7 @@ import (
 const (
 	runVersion = 1
 	maxRuns    = 256       // kept on a host
-	maxRunFile = 256 << 10 // bytes of one, generously
+	maxRunFile = 1 << 20   // bytes of one: JSON may take six for one of a line's
 )
 
 // Store keeps the evidence of the host's last runs, a file each, the oldest

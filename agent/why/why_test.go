@@ -151,3 +151,22 @@ func TestReleasesTellNamesAlone(t *testing.T) {
 		t.Errorf("after garbage: %v", err)
 	}
 }
+
+// What an app wrote last does not keep its end from being known, whatever
+// bytes it is of.
+func TestStoreKeepsTheLargest(t *testing.T) {
+	s := NewStore(t.TempDir())
+	lines := make([]string, KeptLines)
+	for i := range lines {
+		lines[i] = strings.Repeat("\x01", MaxText)
+	}
+	r := exited(1, lines...)
+	r.Run = "run"
+	if err := s.Keep(r); err != nil {
+		t.Fatal(err)
+	}
+	runs, err := s.Find(1, func(Run) bool { return true })
+	if err != nil || len(runs) != 1 || len(runs[0].Lines) != KeptLines {
+		t.Errorf("%d runs are found, %v", len(runs), err)
+	}
+}
