@@ -25,7 +25,10 @@ type steady struct {
 	stop   func()
 }
 
-// mostOpen is half of what the dyno may have of threads.
+// mostOpen is well below what a router has in progress for one web dyno (200;
+// more are answered with H11 at once) and what the dyno may have of threads
+// (256). A machine that stands still for a moment reaches any bound at 300
+// requests a second, and what it met then would be that bound, not a deploy.
 const mostOpen = 128
 
 func steadily(t *testing.T, p *platform.Instance, app string, perSecond int, right func(body string) bool) *steady {

@@ -19,8 +19,8 @@ import (
 
 const (
 	runVersion = 1
-	maxRuns    = 256       // kept on a host
-	maxRunFile = 1 << 20   // bytes of one: JSON may take six for one of a line's
+	maxRuns    = 256     // kept on a host
+	maxRunFile = 1 << 20 // bytes of one: JSON may take six for one of a line's
 )
 
 // Store keeps the evidence of the host's last runs, a file each, the oldest

@@ -2,12 +2,16 @@ package router
 
 import (
 	"bufio"
+	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"manifold"
 )
@@ -362,4 +366,43 @@ func TestH28ClientStopsSending(t *testing.T) {
 		t.Fatal(n, err)
 	}
 	r.logged("at=warning", "code=H28", `desc="Client Connection Idle"`, "status=499")
+}
+
+// Want of descriptors is this host's fault: it takes no dyno out of use.
+func TestOwnFaultBlamesNoDyno(t *testing.T) {
+	r := newRig(t, nil)
+	r.routes(nil, dynoServer(t, hello("hello")))
+	ask := "GET / HTTP/1.1\r\nHost: " + appHost + "\r\n\r\n"
+	user, replies := r.dial("") // has its descriptors
+	until(t, "the connection", func() bool {
+		r.srv.mu.Lock()
+		defer r.srv.mu.Unlock()
+		return len(r.srv.clients) == 1
+	})
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := unix.Rlimit{Cur: 3, Max: limit.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	_, err := io.WriteString(user, ask)
+	res, readErr := http.ReadResponse(replies, nil)
+	if err := errors.Join(err, readErr, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, res.Body)
+	if res.StatusCode != 503 {
+		t.Errorf("answer %d", res.StatusCode)
+	}
+	r.logged("code=H99")
+	d := r.srv.tables.current.Load().hosts[appHost].dynos[0]
+	if d.failed.Load() != 0 || d.quarantined(time.Now()) {
+		t.Errorf("the dyno is blamed: %d failures, quarantined %v", d.failed.Load(), d.quarantined(time.Now()))
+	}
+	fmt.Fprint(user, ask)
+	if res, text := answer(t, replies, "GET"); res.StatusCode != 200 || text != "hello" {
+		t.Errorf("%d %q", res.StatusCode, text)
+	}
 }

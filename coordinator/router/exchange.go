@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"manifold/coordinator/router/http1"
@@ -190,6 +191,12 @@ func (x *exchange) choose() *failure {
 			return nil
 		}
 		d.release()
+		if f := x.why(); f != nil {
+			return f
+		}
+		if ownFault(err) {
+			return h99
+		}
 		d.failed.Add(1)
 		d.quarantine(time.Now().Add(x.srv.cfg.Timeouts.Quarantine))
 		tried = append(tried, d)
@@ -223,6 +230,18 @@ func (x *exchange) connectTo(d *dyno) error {
 	x.service = time.Now()
 	x.connect = x.service.Sub(began)
 	return nil
+}
+
+// ownFault tells a connection that could not be made here from one that the
+// dyno did not take: descriptors, memory or ports of this host are short
+// (connect(2), socket(2)), and it is no reason to leave a dyno alone.
+func ownFault(err error) bool {
+	for _, short := range []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL} {
+		if errors.Is(err, short) {
+			return true
+		}
+	}
+	return false
 }
 
 // wait holds the request until the table changes or a time comes. Past end

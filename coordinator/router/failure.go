@@ -26,6 +26,7 @@ var (
 	pageNoApp   = &page{"No such app", "There is no app on this address. If you are the application owner, check its name and its domains: heroku domains"}
 	pageBlank   = &page{"There is nothing here yet", "This app has no code so far. If you are the application owner, deploy it: git push heroku main"}
 	pageOffline = &page{"Offline for maintenance", "This application is undergoing maintenance right now. Please check back later."}
+	pageFault   = &page{"Service unavailable", "The platform could not pass the request on. Please try again in a moment."}
 	pageRouter  = &page{"Service unavailable", "The router does not know its apps yet. Please try again in a moment."}
 )
 
@@ -48,7 +49,7 @@ var (
 	h28 = &failure{"warning", "H28", "Client Connection Idle", 499, "client", "", nil}
 	h34 = &failure{"error", "H34", "All up dynos are quarantined", 503, "", "", pageApp}
 	h80 = &failure{"info", "H80", "Maintenance mode", 503, "", "", pageOffline}
-	h99 = &failure{"error", "H99", "Platform error", 503, "", "", nil}
+	h99 = &failure{"error", "H99", "Platform error", 503, "", "", pageFault}
 	h81 = &failure{"info", "H81", "Blank app", 502, "", "", pageBlank}
 
 	h26expect = &failure{"error", "H26", "Request Error", 417, "", "unsupported expect header value",

@@ -46,9 +46,12 @@ type client struct {
 	proto string
 	room  []byte // for heads
 
-	idle  atomic.Bool              // between requests
-	asked atomic.Bool              // a request came
-	x     atomic.Pointer[exchange] // in progress
+	x atomic.Pointer[exchange] // in progress
+
+	// between guards idle, and the read deadline of a connection that is.
+	between sync.Mutex
+	idle    bool // between requests
+	asked   bool // a request came
 }
 
 // accept serves ln until it is closed.
@@ -114,12 +117,35 @@ const (
 	lastChance  = 100 * time.Millisecond // for another one that is on its way
 )
 
-// chance is how long a shutdown waits for a request of this connection.
-func (c *client) chance() time.Time {
-	if c.asked.Load() {
-		return time.Now().Add(lastChance)
+// rest begins the wait for a request, the next or the first.
+func (c *client) rest(wait time.Duration) {
+	c.between.Lock()
+	defer c.between.Unlock()
+	c.idle = true
+	_ = c.conn.SetReadDeadline(time.Now().Add(wait))
+	if c.srv.ending.Load() { // else its shutdown has yet to look at us
+		c.hurry()
 	}
-	return time.Now().Add(firstChance)
+}
+
+// wake ends it: a request is here.
+func (c *client) wake() {
+	c.between.Lock()
+	defer c.between.Unlock()
+	c.idle, c.asked = false, true
+	_ = c.conn.SetReadDeadline(time.Now().Add(c.srv.cfg.Timeouts.Header))
+}
+
+// hurry leaves an idle connection its chance. The caller holds between: a request
+// that comes in between must not have its time cut.
+func (c *client) hurry() {
+	switch {
+	case !c.idle:
+	case c.asked:
+		_ = c.conn.SetReadDeadline(time.Now().Add(lastChance))
+	default:
+		_ = c.conn.SetReadDeadline(time.Now().Add(firstChance))
+	}
 }
 
 // shutdown ends idle connections after their chance and the others after their
@@ -129,9 +155,9 @@ func (s *server) shutdown(patience time.Duration, cut context.CancelFunc) {
 	s.mu.Lock()
 	s.ending.Store(true)
 	for c := range s.clients {
-		if c.idle.Load() {
-			_ = c.conn.SetReadDeadline(c.chance())
-		}
+		c.between.Lock()
+		c.hurry()
+		c.between.Unlock()
 	}
 	s.mu.Unlock()
 	done := make(chan struct{})
@@ -165,20 +191,12 @@ func (c *client) serve() {
 	t := &c.srv.cfg.Timeouts
 	wait := t.Header // for the first request; then an idle connection's time
 	for {
-		// In this order, and in the opposite one in shutdown: either we see
-		// that the server ends, or it sees that we are idle.
-		c.idle.Store(true)
-		_ = c.conn.SetReadDeadline(time.Now().Add(wait))
-		if c.srv.ending.Load() {
-			_ = c.conn.SetReadDeadline(c.chance())
-		}
+		c.rest(wait)
 		if _, err := c.br.Peek(1); err != nil {
 			return
 		}
-		c.idle.Store(false)
-		c.asked.Store(true)
+		c.wake()
 		wait = t.KeepAlive
-		_ = c.conn.SetReadDeadline(time.Now().Add(t.Header))
 		if err := c.req.Read(c.br); err != nil {
 			c.refuse(err)
 			return
