@@ -75,6 +75,10 @@ func CheckConfigVar(key, value string) error {
 	if strings.ContainsRune(value, 0) || !utf8.ValidString(value) {
 		return invalid("Config var", "%s must be valid UTF-8 without NUL bytes", key)
 	}
+	if key == HealthCheckVar {
+		_, err := ParseHealthCheck(value)
+		return err
+	}
 	return nil
 }
 

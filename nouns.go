@@ -130,6 +130,7 @@ const (
 	CauseLaunch Cause = "launch" // the box could not be built; Detail says why
 	CauseOutput Cause = "output" // a job exited 0, but an output could not be brought home; Detail says why
 	CauseCycled Cause = "cycled" // stopped for its age; Status holds how it exited
+	CauseHealth Cause = "health" // failed its health check; Detail says how, Status how it exited when told to stop
 	CauseLost   Cause = "lost"   // ended without an exit record (host died, PID 1 killed)
 )
 

@@ -14,6 +14,7 @@
 //	reconcile.go  desired × drivers; adoption
 //	driver.go     one dyno's life: record, effects, events (view.go: as others see it)
 //	launch.go     images → box → process; readiness
+//	health.go     whether a dyno that is up still works
 //	jobs.go       a build's input and outputs
 //	attach.go     a client's terminal or pipes; execs.go more processes in a dyno
 //	runlog.go     one run's two log streams on disk
@@ -63,6 +64,8 @@ type agent struct {
 	releases *why.Releases // and of what they ran
 	events   *door.Events  // nil in some tests
 
+	works func(ctx context.Context, url, host string, timeout time.Duration) error // health.go, or a test's
+
 	// fault is called before each record and each effect: tests have the
 	// agent die there. Nil outside tests.
 	fault func(point string)
@@ -81,9 +84,10 @@ type agent struct {
 	known    bool  // desired was loaded or received: else nothing may be stopped by it
 	applied  int64 // revision of desired that was reconciled
 	drivers  map[string]*driver
-	execs    map[string]bool // those desired and begun
-	halting  bool            // torn down: nothing is begun any more
-	draining bool            // this host is to be emptied (drain.go)
+	execs    map[string]bool      // those desired and begun
+	halting  bool                 // torn down: nothing is begun any more
+	draining bool                 // this host is to be emptied (drain.go)
+	healed   map[string]time.Time // by app: when one of its dynos was last restarted for its health
 
 	tearing sync.Mutex // held while a teardown is under way
 	torn    bool
@@ -123,7 +127,7 @@ func newAgent(cfg Config, h home, boot string) *agent {
 		ended: why.NewStore(h.ended()), releases: why.NewReleases(h.releases()),
 		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
 		changed: make(chan struct{}, 1), pulse: newPulse(),
-		drivers: map[string]*driver{}, execs: map[string]bool{},
+		works: works, drivers: map[string]*driver{}, execs: map[string]bool{}, healed: map[string]time.Time{},
 	}
 }
 

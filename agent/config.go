@@ -26,12 +26,14 @@ type Config struct {
 	CPUCap        float64      // MANIFOLD_CPU_CAP: CPUs a share of a dyno's size may use at most; 0: no cap
 	Policy        supervisor.Policy
 	SampleEvery   time.Duration // between two looks at a dyno's memory and load
+	AppDomain     string        // MANIFOLD_APP_DOMAIN: apps are asked for their health as <app>.<domain>
 	Log           *slog.Logger  // required
 }
 
 // FromEnv reads the configuration from the environment, all but Log.
 func FromEnv() (Config, error) {
 	c := Config{Settings: manifold.FromEnv(), CgroupParent: os.Getenv("MANIFOLD_CGROUP_PARENT")}
+	c.AppDomain = cmp.Or(os.Getenv("MANIFOLD_APP_DOMAIN"), "localhost")
 	c.JoinTokenFile = cmp.Or(os.Getenv("MANIFOLD_JOIN_TOKEN_FILE"), filepath.Join(c.Home, "coordinator", "join-token"))
 	pool := cmp.Or(os.Getenv("MANIFOLD_POOL"), manifold.DefaultPool)
 	var err error

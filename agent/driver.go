@@ -43,6 +43,7 @@ type driver struct {
 	load       supervisor.Load // of the present run, since this agent's start
 	background *task
 	probe      context.CancelFunc
+	check      context.CancelFunc // ends the health checks of the present run
 	group      sync.WaitGroup
 	evidence   *why.Run // of the present run, once its box has ended
 
@@ -153,7 +154,7 @@ func (d *driver) resume(ctx context.Context) {
 // holdsProcesses is true where the run's box must be there.
 func holdsProcesses(s supervisor.State) bool {
 	switch s {
-	case supervisor.Booting, supervisor.Overdue, supervisor.Up, supervisor.Stopping:
+	case supervisor.Booting, supervisor.Overdue, supervisor.Up, supervisor.Ailing, supervisor.Stopping:
 		return true
 	}
 	return false
@@ -174,6 +175,9 @@ func (d *driver) take(ctx context.Context, m message) {
 			d.watch(ctx, m.box)
 		}
 		d.evidence = m.found
+	}
+	if m.event.Kind == supervisor.Unhealthy {
+		m.event.Held = d.mustBear(m.event)
 	}
 	d.step(ctx, m.event)
 	if m.event.Kind == supervisor.Launched && d.assignment.Attach != nil {
@@ -224,6 +228,10 @@ func (d *driver) step(ctx context.Context, e supervisor.Event) {
 		d.probe()
 		d.probe = nil
 	}
+	if after.State != supervisor.Up && d.check != nil {
+		d.check()
+		d.check = nil
+	}
 	d.lookBefore(ctx, before.State)
 	for _, effect := range effects {
 		d.do(ctx, effect)
@@ -256,6 +264,8 @@ func (d *driver) do(ctx context.Context, e supervisor.Effect) {
 		d.cancel(ctx)
 	case supervisor.Probe:
 		d.startProbe(ctx)
+	case supervisor.Check:
+		d.startCheck(ctx)
 	case supervisor.Term:
 		d.signal("stop", box.Stop)
 	case supervisor.Kill:

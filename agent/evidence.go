@@ -104,7 +104,7 @@ func (d *driver) lookBefore(ctx context.Context, from supervisor.State) {
 	switch dyno.State {
 	case supervisor.Overdue:
 		d.traces.snap(b)
-	case supervisor.Stopping:
+	case supervisor.Ailing, supervisor.Stopping:
 		d.group.Go(func() {
 			wait := time.NewTimer(dyno.Grace - dyno.Grace/20)
 			defer wait.Stop()

@@ -12,6 +12,7 @@ import (
 	"manifold"
 	"manifold/agent/door"
 	"manifold/agent/why"
+	"manifold/supervisor"
 )
 
 // What the door shows of the agent.
@@ -123,7 +124,7 @@ func assigned(as manifold.Assignment) door.Assigned {
 	return door.Assigned{
 		ID: as.ID, App: as.App, Kind: as.Kind, Release: as.Release, Description: as.Description, Commit: as.Commit,
 		Command: as.Command, ConfigVars: slices.Sorted(maps.Keys(as.Env)), Layers: as.Layers, Size: as.Size, Web: as.Web,
-		BootTimeout: as.BootTimeout, Grace: as.Grace, TTL: as.TTL, Backoff: as.Backoff, Job: as.Job != nil,
+		BootTimeout: as.BootTimeout, HealthCheck: supervisor.PlanOf(as).Health, Grace: as.Grace, TTL: as.TTL, Backoff: as.Backoff, Job: as.Job != nil,
 		Attached: as.Attach != nil, CreatedAt: as.CreatedAt,
 	}
 }

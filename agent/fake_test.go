@@ -45,6 +45,7 @@ type fakeBox struct {
 	deaf      bool // PID 1 hangs: Stop does nothing
 	stuck     int  // that many Removes fail
 	hangups   int
+	slow      time.Duration // it takes to heed Stop
 }
 
 func (h *fakeHost) Start(_ context.Context, spec isolation.Spec) (box, error) {
@@ -138,7 +139,7 @@ func (b *fakeBox) Hangup() error {
 
 func (b *fakeBox) Stop() error {
 	if !b.deaf {
-		b.end(&isolation.Exit{Status: 143, At: time.Now()})
+		time.AfterFunc(b.slow, func() { b.end(&isolation.Exit{Status: 143, At: time.Now()}) })
 	}
 	return nil
 }
@@ -308,7 +309,8 @@ type world struct {
 	boot   string
 	log    *slog.Logger
 	fault  func(point string)
-	dead   func() bool // of dieAt
+	dead   func() bool            // of dieAt
+	works  func(run string) error // a health check of the one box with it
 
 	agent *agent
 	stop  context.CancelFunc
@@ -336,6 +338,7 @@ func (w *world) start() *agent {
 	w.t.Helper()
 	a := newAgent(Config{Log: w.log}, w.home, w.boot)
 	a.boxes, a.images, a.up, a.fault = w.host, w.images, w.up, w.fault
+	a.works = func(_ context.Context, url, _ string, _ time.Duration) error { return w.sick(url) }
 	a.id = manifold.Identity{ID: "host", Cluster: testCluster}
 	ctx, cancel := context.WithCancel(context.Background())
 	a.ctx = ctx
@@ -402,4 +405,23 @@ func fakeAssignment() manifold.Assignment {
 		ID: uuid.NewString(), App: "app", AppName: "app", Dyno: "web.1", Kind: manifold.KindFormation, Web: true,
 		Layers: []manifold.Image{{Digest: "sha256:1"}}, Command: "run", BootTimeout: time.Minute, Grace: 30 * time.Second,
 	}
+}
+
+// setWorks has boxes answer their health checks by their run.
+func (w *world) setWorks(works func(run string) error) {
+	w.host.mu.Lock()
+	defer w.host.mu.Unlock()
+	w.works = works
+}
+
+// sick answers for the one box there is.
+func (w *world) sick(string) error {
+	w.host.mu.Lock()
+	defer w.host.mu.Unlock()
+	for run := range w.host.boxes {
+		if w.works != nil {
+			return w.works(run)
+		}
+	}
+	return nil
 }

@@ -56,6 +56,48 @@ func TestCoordinatorAwayForADay(t *testing.T) {
 	})
 }
 
+// TestHealthCheckOfWhatAllNeed: what all dynos of an app wait for is down for
+// hours. They are restarted one at a time, no more often than if they crashed,
+// and without the coordinator; another app's are left alone.
+func TestHealthCheckOfWhatAllNeed(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		var all []manifold.Assignment
+		for n := range 5 {
+			a := fakeAssignment()
+			a.Dyno, a.Env = fmt.Sprintf("web.%d", n+1), map[string]string{manifold.HealthCheckVar: "/health"}
+			all = append(all, a)
+		}
+		all[4].App, all[4].Env = "other", nil
+		w.setWorks(func(string) error { return fmt.Errorf("status 503") })
+		w.host.onStart = func(b *fakeBox) error { b.slow = 20 * time.Second; return nil }
+		w.start()
+		w.up.setFail(fmt.Errorf("connection refused"))
+		w.want(all...)
+		for began := time.Now(); time.Since(began) < 3*time.Hour; time.Sleep(7 * time.Second) {
+			up := 0
+			for _, d := range w.agent.observation().Dynos {
+				if d.State == manifold.StateUp {
+					up++
+				}
+			}
+			if up < 4 && time.Since(began) > time.Minute {
+				t.Fatalf("after %v only %d of 5 are up", time.Since(began), up)
+			}
+		}
+		_, starts := w.host.count()
+		if per := float64(starts-1) / 4; per < 10 || per > 20 {
+			t.Errorf("each was started %.1f times in three hours", per)
+		}
+		w.setWorks(nil)
+		time.Sleep(time.Minute)
+		_, before := w.host.count()
+		time.Sleep(time.Hour)
+		if _, now := w.host.count(); now != before {
+			t.Errorf("%d were restarted when all was well", now-before)
+		}
+	})
+}
+
 // TestClockSetBack: a wait that was written down before must not grow by it.
 func TestClockSetBack(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {

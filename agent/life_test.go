@@ -272,6 +272,35 @@ func TestAgentDiesAtEveryPoint(t *testing.T) {
 				"Stopping all processes with SIGTERM", "Process exited with status 143",
 			},
 		},
+		"health": {
+			func() manifold.Assignment {
+				a := fakeAssignment()
+				a.Env = map[string]string{manifold.HealthCheckVar: "/health"}
+				return a
+			},
+			func(w *world, a manifold.Assignment) {
+				w.until(func() bool { return w.dyno(a).State == manifold.StateUp })
+				first := w.dyno(a).Run
+				w.setWorks(func(run string) error {
+					if run == first {
+						return errors.New("status 503")
+					}
+					return nil
+				})
+				w.until(func() bool { return w.dyno(a).State == manifold.StateUp && w.dyno(a).Run != first })
+				if d := w.dyno(a); d.Crashes != 1 || d.Result.Cause != manifold.CauseHealth || d.Result.Detail != "3 times in a row GET /health: status 503" {
+					w.t.Errorf("it is %+v after %+v", d, d.Result)
+				}
+				w.withdraw(a)
+			},
+			[]string{
+				"State changed from created to starting", "Starting process with command `run`", "State changed from starting to up",
+				"Health check failed: 3 times in a row GET /health: status 503", "Restarting",
+				"Stopping all processes with SIGTERM", "Process exited with status 143", "State changed from up to crashed",
+				"State changed from crashed to starting", "Starting process with command `run`", "State changed from starting to up",
+				"Stopping all processes with SIGTERM", "Process exited with status 143",
+			},
+		},
 		"job": {
 			func() manifold.Assignment {
 				a := fakeAssignment()
@@ -331,7 +360,7 @@ func TestAgentDiesAtEveryPoint(t *testing.T) {
 // until waits for ok. When the agent has died, another takes over.
 func (w *world) until(ok func() bool) {
 	w.t.Helper()
-	for range 600 {
+	for range 1200 {
 		time.Sleep(100 * time.Millisecond)
 		if ok() {
 			return

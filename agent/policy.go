@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +21,9 @@ const defaultSample = 20 * time.Second
 //	MANIFOLD_PROGRESSIVE_WAITS  0,20m,…,320m    the same for apps that chose progressive backoff
 //	MANIFOLD_HANGUP_EVERY       5s              between two SIGHUPs to a dyno that lost its client
 //	MANIFOLD_SAMPLE_EVERY       20s             between two looks at a dyno's memory and load
+//	MANIFOLD_HEALTH_EVERY       10s             between two health checks of a dyno whose app wants them
+//	MANIFOLD_HEALTH_TIMEOUT     5s              for its answer
+//	MANIFOLD_HEALTH_FAILURES    3               failed checks in a row, after which it is restarted
 func policyFromEnv() (p supervisor.Policy, sample time.Duration, err error) {
 	p, sample = supervisor.DefaultPolicy, defaultSample
 	waits := func(name string, to *[]time.Duration) {
@@ -49,6 +53,13 @@ func policyFromEnv() (p supervisor.Policy, sample time.Duration, err error) {
 	waits("MANIFOLD_PROGRESSIVE_WAITS", &p.Progressive)
 	one("MANIFOLD_HANGUP_EVERY", &p.HangupEvery)
 	one("MANIFOLD_SAMPLE_EVERY", &sample)
+	one("MANIFOLD_HEALTH_EVERY", &p.HealthEvery)
+	one("MANIFOLD_HEALTH_TIMEOUT", &p.HealthTimeout)
+	if text := os.Getenv("MANIFOLD_HEALTH_FAILURES"); text != "" && err == nil {
+		if p.HealthFailures, err = strconv.Atoi(text); err != nil || p.HealthFailures < 1 || p.HealthFailures > 1000 {
+			err = fmt.Errorf("MANIFOLD_HEALTH_FAILURES must be a number from 1 to 1000, not %.40q", text)
+		}
+	}
 	return p, sample, err
 }
 

@@ -23,6 +23,7 @@ func TestPolicyFromEnv(t *testing.T) {
 	}
 	for name, bad := range map[string]string{
 		"MANIFOLD_CLASSIC_WAITS": "0,,1m", "MANIFOLD_PROGRESSIVE_WAITS": "-1m", "MANIFOLD_GOOD_RUN": "soon", "MANIFOLD_SAMPLE_EVERY": "0",
+		"MANIFOLD_HEALTH_EVERY": "10", "MANIFOLD_HEALTH_FAILURES": "0",
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv(name, bad)

@@ -87,6 +87,7 @@ func newRig(t testing.TB) *rig {
 		"MANIFOLD_HOME=" + home, "MANIFOLD_RUN=" + filepath.Join(r.dir, "run"), "MANIFOLD_INSTANCE=" + r.instance,
 		"MANIFOLD_FLEET_ADDR=" + r.addr(), "MANIFOLD_JOIN_TOKEN_FILE=" + token,
 		fmt.Sprintf("MANIFOLD_POOL=172.28.%d.0/22", n%64*4), "MANIFOLD_UID_BASE=2100000000", "MANIFOLD_RESOLVERS=192.0.2.53",
+		"MANIFOLD_HEALTH_EVERY=100ms",
 	}
 	var err error
 	if r.log, err = os.Create(filepath.Join(r.dir, "agent.log")); err != nil {

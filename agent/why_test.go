@@ -91,6 +91,40 @@ func TestWhyNamesTheCause(t *testing.T) {
 		{app: "full", command: `cat /dev/zero > /tmp/cache; exit 1`, first: []string{"disk full", "its private disk"}, also: []string{"No space left on device"}},
 		{app: "suicide", command: `(sleep 0.2; kill -9 $$) & while :; do sleep 0.1; done`, first: []string{"killed from inside", "SIGKILL"}},
 		{app: "crowded", command: `exec tail /dev/zero`, first: []string{"host pressure", "ran out of memory", "2.0 GB"}, change: func(a *manifold.Assignment) { a.Size = roomy }},
+		{app: "sick", command: `exec busybox httpd -f -p $PORT -h /tmp`, first: []string{"health check", "3 times in a row GET /health: status 404", "it was restarted"},
+			also: []string{"Health check failed", "Restarting", "SIGTERM"}, change: func(a *manifold.Assignment) {
+				a.Dyno, a.Web, a.Env = "web.1", true, map[string]string{manifold.HealthCheckVar: "/health"}
+			}},
+	}
+	host := r.host()
+	ask := func(i int) {
+		t.Helper()
+		d := deaths[i]
+		name := d.app + ":worker.1"
+		if d.app == "no-port" || d.app == "sick" {
+			name = d.app + ":web.1"
+		}
+		out := host("why", name)
+		t.Logf("manifold host why %s\n%s", name, out)
+		first, rest, _ := strings.Cut(out, "\n")
+		for _, want := range d.first {
+			if !strings.Contains(first, want) {
+				t.Errorf("%s: the first line lacks %q: %s", d.app, want, first)
+			}
+		}
+		if isOOM := d.app == "oom"; strings.Contains(rest, "Error R15") != isOOM {
+			t.Errorf("%s: R15 is said: %t", d.app, !isOOM)
+		}
+		for _, want := range d.also {
+			if !strings.Contains(rest, want) {
+				t.Errorf("%s: %q is not told", d.app, want)
+			}
+		}
+		for _, secret := range []string{"hello from config", "fast"} {
+			if strings.Contains(out, secret) {
+				t.Errorf("%s: a config var's value is told: %q", d.app, secret)
+			}
+		}
 	}
 	make := func(i int) manifold.Assignment {
 		a := r.assignment(deaths[i].command)
@@ -115,43 +149,21 @@ func TestWhyNamesTheCause(t *testing.T) {
 			wanted = append(wanted, make(i))
 		}
 	}
-	r.want(wanted...)
+	sick := make(10)
+	r.want(append(wanted, sick)...)
 	for _, a := range wanted {
 		r.await(a.ID, a.AppName+" crashed twice", func(d manifold.Dyno) bool { return d.State == manifold.StateCrashed && d.Crashes == 2 })
 	}
+	r.await(sick.ID, "sick restarted, and then borne", func(d manifold.Dyno) bool { return d.State == manifold.StateUp && d.Crashes == 1 })
+	ask(10)
 	r.awaitGone(deaf.ID)
 	// At last the one that takes what all of them share.
 	crowded := make(9)
 	r.want(bad, crowded)
 	r.await(crowded.ID, "crowded crashed", func(d manifold.Dyno) bool { return d.Crashes > 0 })
-	host := r.host()
 	r.setDown(true) // the coordinator is not needed for what follows
-	for _, d := range deaths {
-		name := d.app + ":worker.1"
-		if d.app == "no-port" {
-			name = d.app + ":web.1"
-		}
-		out := host("why", name)
-		t.Logf("manifold host why %s\n%s", name, out)
-		first, rest, _ := strings.Cut(out, "\n")
-		for _, want := range d.first {
-			if !strings.Contains(first, want) {
-				t.Errorf("%s: the first line lacks %q: %s", d.app, want, first)
-			}
-		}
-		if isOOM := d.app == "oom"; strings.Contains(rest, "Error R15") != isOOM {
-			t.Errorf("%s: R15 is said: %t", d.app, !isOOM)
-		}
-		for _, want := range d.also {
-			if !strings.Contains(rest, want) {
-				t.Errorf("%s: %q is not told", d.app, want)
-			}
-		}
-		for _, secret := range []string{"hello from config", "fast"} {
-			if strings.Contains(out, secret) {
-				t.Errorf("%s: a config var's value is told: %q", d.app, secret)
-			}
-		}
+	for i := range deaths[:10] {
+		ask(i)
 	}
 	if out := host("why", "boom:worker.1", "--json"); !strings.Contains(out, `"code": "exit"`) {
 		t.Errorf("as JSON: %s", out)

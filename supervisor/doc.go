@@ -14,7 +14,8 @@
 //
 //	reconciler   compares what is desired with what there is: Want, Stop
 //	driver       carries effects out and says how they went: Launched,
-//	             LaunchFailed, Listening, Sampled, ClientLost, Collected
+//	             LaunchFailed, Listening, Sampled, Unhealthy, ClientLost,
+//	             Collected
 //	pid1         the dyno's own PID 1, by its exit record: Ended (where it
 //	             left none, the driver speaks for it)
 //	clock        the one timer a dyno has: Due

@@ -81,7 +81,7 @@ func rows() string {
 
 // verbs are what an arrow may do, but for what it says.
 func verbs(a arrow) (all []string) {
-	s := &step{policy: DefaultPolicy, from: a.From, d: Dyno{State: a.To, Run: "run", Hangups: 1, Due: epoch}, e: Event{Kind: a.On, Run: "run", At: epoch}}
+	s := &step{policy: DefaultPolicy, from: a.From, d: Dyno{Plan: Plan{Health: "/"}, State: a.To, Run: "run", Hangups: 1, Due: epoch}, e: Event{Kind: a.On, Run: "run", At: epoch}}
 	a.Then(s)
 	for _, e := range s.effects {
 		if e.Do != Say {

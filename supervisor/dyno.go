@@ -19,6 +19,7 @@ const (
 	Booting    State = "booting"    // a web dyno's process runs, does not listen yet
 	Overdue    State = "overdue"    // did not listen in time (R10): SIGKILL sent
 	Up         State = "up"
+	Ailing     State = "ailing"     // failed its health check: SIGTERM sent, tried again at once
 	Stopping   State = "stopping"   // SIGTERM sent
 	Collecting State = "collecting" // a job exited 0: its outputs on their way home
 	Crashed    State = "crashed"    // waits for its next try
@@ -34,7 +35,7 @@ func (s State) Public() manifold.State {
 		return manifold.StateStarting
 	case Up, Collecting:
 		return manifold.StateUp
-	case Cancelling, Stopping:
+	case Cancelling, Stopping, Ailing:
 		return manifold.StateStopping
 	case Crashed:
 		return manifold.StateCrashed
@@ -55,6 +56,9 @@ type Plan struct {
 	Grace       time.Duration // SIGTERM to SIGKILL; 0 is DefaultGrace
 	Backoff     manifold.Backoff
 	Quota       int64 // bytes of memory, past which the log says R14
+	// Health is the path at which a web dyno of a formation says that it works;
+	// "" where the app does not want to be asked.
+	Health string
 	// Metrics begins the lines of memory and load in the app's log; "" where
 	// it does not want them.
 	Metrics string
@@ -72,6 +76,9 @@ func PlanOf(a manifold.Assignment) Plan {
 		Kind: a.Kind, Web: a.Web, Job: a.Job != nil, Attached: a.Attach != nil, Command: a.Command,
 		BootTimeout: a.BootTimeout, Grace: a.Grace, Backoff: a.Backoff,
 		Quota: a.Size.Memory,
+	}
+	if a.Web && a.Kind == manifold.KindFormation {
+		p.Health, _ = manifold.ParseHealthCheck(a.Env[manifold.HealthCheckVar]) // a bad one was refused when it was set
 	}
 	if a.RuntimeMetrics {
 		p.Metrics = metricsPrefix(a)
@@ -105,6 +112,8 @@ type Dyno struct {
 	// Hangups is how many times it was sent SIGHUP since its client was lost,
 	// and one more when that was given up (R16).
 	Hangups int `json:"hangups,omitempty"`
+	// Ill says how Run failed its health check, once that cost it its life.
+	Ill string `json:"ill,omitempty"`
 	// Withdrawn is set when the dyno is no longer desired; else a stop is
 	// the host's own, and a one-off stays known as complete.
 	Withdrawn bool `json:"withdrawn,omitempty"`
@@ -126,6 +135,7 @@ const (
 	Listening    EventKind = "listening"    // on $PORT, and not on loopback only
 	Collected    EventKind = "collected"    // outputs are home, or Detail says why not
 	Sampled      EventKind = "sampled"      // its memory was looked at; Memory, Sample
+	Unhealthy    EventKind = "unhealthy"    // it failed its health check so many times in a row; Detail, Failing, Held
 	ClientLost   EventKind = "clientlost"   // whoever was attached to it is gone
 	Ended        EventKind = "ended"        // no process of Run is left; Exit, Lost, HostLost
 	Due          EventKind = "due"          // the timer went off; Due, and Run and Port for a new try
@@ -143,7 +153,7 @@ type Event struct {
 	Due time.Time
 	// Exit is how the run ended. Ended only.
 	Exit Exit
-	// Detail is why something failed, for people. LaunchFailed, Collected.
+	// Detail is why something failed, for people. LaunchFailed, Collected, Unhealthy.
 	Detail string
 	// Checksum says that an image was not what its digest says. LaunchFailed.
 	Checksum bool
@@ -153,6 +163,11 @@ type Event struct {
 	Memory int64
 	// Sample is for the log of an app that wants it. Sampled only.
 	Sample Sample
+	// Failing is when the checks that failed in a row began. Unhealthy only.
+	Failing time.Time
+	// Held says that now is no time for a restart, since others of the app are
+	// not up. Unhealthy only.
+	Held bool
 	// Withdrawn and Grace belong to Stop. Grace 0 is the plan's own; another
 	// one is enforced by the agent, since PID 1 knows the plan's only.
 	Withdrawn bool
@@ -184,6 +199,7 @@ const (
 	Launch  Verb = "launch"  // fetch images and input, build the box, start it; ends in Launched or LaunchFailed
 	Cancel  Verb = "cancel"  // call off a Launch or Collect under way; it still ends in its event
 	Probe   Verb = "probe"   // look for a listener on $PORT; ends in Listening
+	Check   Verb = "check"   // ask the run at its health check's path from time to time; leads to Unhealthy
 	SetDue  Verb = "setdue"  // set the dyno's timer to At, in place of any other
 	Term    Verb = "term"    // have PID 1 stop the run: SIGTERM, grace, SIGKILL
 	Kill    Verb = "kill"    // SIGKILL to all of the run

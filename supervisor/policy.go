@@ -23,6 +23,11 @@ type Policy struct {
 	// gone, Hangups how many there are; then it is left alone (R16).
 	HangupEvery time.Duration
 	Hangups     int
+	// HealthEvery is the time between two checks of a dyno whose app wants
+	// them, HealthTimeout how long it has to answer, and HealthFailures how
+	// many must fail in a row.
+	HealthEvery, HealthTimeout time.Duration
+	HealthFailures             int
 }
 
 // DefaultPolicy is what users of the platform expect.
@@ -33,7 +38,27 @@ var DefaultPolicy = Policy{
 		0, 20 * time.Minute, 40 * time.Minute, 60 * time.Minute, 180 * time.Minute, 320 * time.Minute,
 	},
 	ForceSlack: 15 * time.Second, HangupEvery: 5 * time.Second, Hangups: 3,
+	HealthEvery: 10 * time.Second, HealthTimeout: 5 * time.Second, HealthFailures: 3,
 }
+
+// Restarts says whether it is time to restart a dyno for the checks it failed.
+// What fails may not be its own fault, but a database's: the waits of crashes
+// apply. But where a crashed dyno spends them down, this one spends them up:
+// it may answer other requests.
+func (p Policy) Restarts(d Dyno, e Event) bool {
+	if d.Plan.Health == "" {
+		return false
+	}
+	n := d.Crashes + 1
+	if p.healthyLong(d, e) {
+		n = 1
+	}
+	up := e.At.Sub(d.UpAt)
+	return up >= p.wait(d.Plan.Backoff, n, 0) || up < 0 // the clock was set back
+}
+
+// healthyLong is true of a run that was good before it failed its checks.
+func (p Policy) healthyLong(d Dyno, e Event) bool { return e.Failing.Sub(d.UpAt) >= p.GoodRun }
 
 // wait is how long a dyno that crashed for the nth time in a row stays down.
 // jitter is drawn from [0, 1).

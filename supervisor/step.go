@@ -21,7 +21,7 @@ func (p Policy) Step(d Dyno, e Event) (Dyno, []Effect) {
 		return d, nil
 	}
 	for _, a := range table {
-		if a.From != d.State || a.On != e.Kind || a.When != nil && !a.When.ok(&d, e) {
+		if a.From != d.State || a.On != e.Kind || a.When != nil && !a.When.ok(p, &d, e) {
 			continue
 		}
 		s := &step{policy: p, d: d, e: e, from: d.State}
@@ -81,8 +81,11 @@ func (s *step) say(format string, args ...any) {
 // sayState tells the change of state, in public words.
 func (s *step) sayState(from State) {
 	name := string(from.Public())
-	if from == Created {
+	switch from {
+	case Created:
 		name = "created"
+	case Ailing:
+		name = string(manifold.StateUp) // nobody asked for its stop
 	}
 	s.say("State changed from %s to %s", name, s.d.State.Public())
 }
@@ -91,7 +94,7 @@ func begin(s *step) {
 	d := &s.d
 	d.Run, d.Port, d.Said = s.e.Run, s.e.Port, 0
 	d.Due, d.UpAt, d.Lines = time.Time{}, time.Time{}, 0
-	d.Grace, d.Forced, d.Hangups = 0, false, 0
+	d.Grace, d.Forced, d.Hangups, d.Ill = 0, false, 0, ""
 	s.sayState(s.from)
 	if d.Plan.Attached {
 		s.say("Awaiting client")
@@ -128,6 +131,7 @@ func tellBooting(s *step) {
 
 func tellUp(s *step) {
 	tell(s)
+	s.check()
 	if s.d.hangingUp() {
 		s.due(s.d.Due)
 	}
@@ -166,6 +170,35 @@ func (s *step) sayMemory(bytes int64) {
 func arrive(s *step) {
 	s.d.UpAt = s.e.At
 	s.sayState(s.from)
+	s.check()
+}
+
+func (s *step) check() {
+	if s.d.Plan.Health != "" {
+		s.do(Check)
+	}
+}
+
+// restart is for a dyno that runs, but no longer works.
+func restart(s *step) {
+	d := &s.d
+	d.Ill = clip(s.e.Detail, maxIll)
+	if s.policy.healthyLong(*d, s.e) {
+		d.Crashes = 0
+	}
+	s.say("Health check failed: %s", d.Ill)
+	s.say("Restarting")
+	stop(s)
+}
+
+// maxIll is how much is kept of how a check failed, in bytes.
+const maxIll = 512
+
+// bear leaves a dyno that fails its check alone: a restart did not help it a
+// while ago, or would leave the app with less than it has.
+func bear(s *step) {
+	s.say("Health check failed: %s", clip(s.e.Detail, maxIll))
+	s.check()
 }
 
 func overdue(s *step) {
@@ -204,7 +237,7 @@ func (s *step) term() {
 	} else if d.Grace < d.Plan.Grace {
 		at = s.e.At.Add(d.Grace)
 	}
-	if s.from == Stopping && d.Due.Before(at) {
+	if (s.from == Stopping || s.from == Ailing) && d.Due.Before(at) {
 		at = d.Due
 	}
 	s.do(Term)
@@ -302,6 +335,11 @@ func (s *step) close() {
 		return
 	}
 	d := &s.d
+	if s.from == Ailing {
+		d.Crashes++
+		s.due(s.e.At) // it has waited while it was up: Policy.Restarts
+		return
+	}
 	good := !d.UpAt.IsZero() && d.Result.At.Sub(d.UpAt) >= s.policy.GoodRun
 	if good {
 		d.Crashes = 0
@@ -325,21 +363,24 @@ func (s *step) finish() {
 	}
 	s.d.Lines = x.Lines
 	s.d.Result = &manifold.Result{Cause: s.cause(x), Status: x.Status, At: x.At}
-	switch s.d.Result.Cause {
-	case manifold.CauseLost:
+	switch cause := s.d.Result.Cause; {
+	case cause == manifold.CauseLost:
 		s.d.Result.Status = 128 + 9
 		s.d.Result.Detail = "ended without an exit record"
 		s.say("Process ended without an exit record")
 		return
-	case manifold.CauseOOM:
+	case cause == manifold.CauseOOM:
 		if x.Memory > 0 && s.d.Plan.Quota > 0 {
 			s.sayMemory(x.Memory)
 		}
 		s.say("Error R15 (Memory quota vastly exceeded)")
 		s.say("Stopping process with SIGKILL")
-	case manifold.CauseR12:
+	case cause == manifold.CauseR12, cause == manifold.CauseHealth && x.Forced:
 		s.say("Error R12 (Exit timeout) -> At least one process failed to exit within %s of SIGTERM", seconds(s.d.Grace))
 		s.say("Stopping remaining processes with SIGKILL")
+	}
+	if s.d.Result.Cause == manifold.CauseHealth {
+		s.d.Result.Detail = s.d.Ill
 	}
 	s.say("Process exited with status %d", x.Status)
 }
@@ -352,6 +393,8 @@ func (s *step) cause(x Exit) manifold.Cause {
 		return manifold.CauseLost
 	case x.OOM && x.Status == 128+9: // else it outlived what was killed in it
 		return manifold.CauseOOM
+	case s.from == Ailing:
+		return manifold.CauseHealth
 	case x.Forced:
 		return manifold.CauseR12
 	case x.Expired:

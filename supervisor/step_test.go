@@ -425,3 +425,47 @@ func TestCycled(t *testing.T) {
 		}
 	}
 }
+
+// TestHealthCheck: a dyno that fails its check is restarted at once, and then
+// no sooner than a crashed one would be; meanwhile it stays up.
+func TestHealthCheck(t *testing.T) {
+	l := newLife(t, Plan{Web: true, Health: "/health"}).on(Event{Kind: Launched}).is(Booting)
+	l.on(Event{Kind: Listening}).is(Up).does(Check)
+	l.said = nil
+	sick := func(held bool) *life {
+		return l.after(30 * time.Second).on(Event{Kind: Unhealthy, Detail: "status 503", Failing: l.at.Add(-30 * time.Second), Held: held})
+	}
+	again := func() {
+		l.on(Event{Kind: Due, Run: l.at.String()}).is(Starting)
+		l.on(Event{Kind: Launched}).on(Event{Kind: Listening}).is(Up)
+		l.said = nil
+	}
+	sick(true).is(Up).does(Check).adds("Health check failed: status 503")
+	sick(false).is(Ailing).does(Term, SetDue)
+	l.on(Event{Kind: Unhealthy}).is(Ailing).does()
+	l.after(time.Second).on(Event{Kind: Ended, Exit: Exit{Status: 143}}).is(Crashed).does(Remove, SetDue)
+	l.adds("Health check failed: status 503", "Restarting", "Stopping all processes with SIGTERM", "Process exited with status 143", "State changed from up to crashed")
+	if r := l.d.Result; r.Cause != manifold.CauseHealth || r.Status != 143 || r.Detail != "status 503" || !l.d.Due.Equal(l.at) {
+		t.Errorf("result %+v, next try in %v", r, l.d.Due.Sub(l.at))
+	}
+	again()
+	for l.at.Sub(l.d.UpAt) < 10*time.Minute-30*time.Second {
+		sick(false).is(Up).does(Check)
+	}
+	sick(false).is(Ailing)
+	l.after(45*time.Second).on(Event{Kind: Due}).is(Ailing).does(Kill, SetDue)
+	l.said = nil
+	l.on(Event{Kind: Ended, Exit: Exit{Lost: true}}).is(Crashed)
+	if l.adds("Error R12 (Exit timeout) -> At least one process failed to exit within 30 seconds of SIGTERM", "Stopping remaining processes with SIGKILL",
+		"Process exited with status 137", "State changed from up to crashed"); l.d.Result.Cause != manifold.CauseHealth || l.d.Crashes != 2 {
+		t.Errorf("result %+v after %d", l.d.Result, l.d.Crashes)
+	}
+	again()
+	l.after(time.Hour)
+	sick(false).is(Ailing) // it was well for an hour
+	l.on(Event{Kind: Stop, Withdrawn: true}).is(Stopping).does(Term, SetDue)
+	l.on(Event{Kind: Ended, Exit: Exit{Status: 143}}).is(Gone)
+
+	l = newLife(t, Plan{Web: true}).on(Event{Kind: Launched}).on(Event{Kind: Listening}).is(Up).does()
+	l.on(Event{Kind: Unhealthy}).is(Up).does() // it never asked for it
+}

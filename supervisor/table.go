@@ -38,26 +38,28 @@ type arrow struct {
 // guard tells rows apart that share a state and an event.
 type guard struct {
 	name string
-	ok   func(*Dyno, Event) bool
+	ok   func(Policy, *Dyno, Event) bool
 }
 
 var (
-	isWeb     = &guard{"web", func(d *Dyno, _ Event) bool { return d.Plan.Web }}
-	isOneOff  = &guard{"one-off", func(d *Dyno, _ Event) bool { return d.Plan.Kind == oneOff }}
-	withdrawn = &guard{"withdrawn", func(_ *Dyno, e Event) bool { return e.Withdrawn }}
+	isWeb     = &guard{"web", func(_ Policy, d *Dyno, _ Event) bool { return d.Plan.Web }}
+	isOneOff  = &guard{"one-off", func(_ Policy, d *Dyno, _ Event) bool { return d.Plan.Kind == oneOff }}
+	withdrawn = &guard{"withdrawn", func(_ Policy, _ *Dyno, e Event) bool { return e.Withdrawn }}
 	// kept is a one-off that the host stopped by itself: it must not run
 	// again, so it stays known.
-	kept = &guard{"one-off still desired", func(d *Dyno, _ Event) bool { return d.Plan.Kind == oneOff && !d.Withdrawn }}
+	kept = &guard{"one-off still desired", func(_ Policy, d *Dyno, _ Event) bool { return d.Plan.Kind == oneOff && !d.Withdrawn }}
 	// toCollect is a job that did its work.
-	toCollect = &guard{"job, exit 0", func(d *Dyno, e Event) bool {
+	toCollect = &guard{"job, exit 0", func(_ Policy, d *Dyno, e Event) bool {
 		x := e.Exit
 		return d.Plan.Job && d.Plan.Kind == oneOff && x.Status == 0 && !x.Lost && !x.Expired
 	}}
 	// toTell is a sample that the app's log must know of.
-	toTell       = &guard{"measured, or over its quota", func(d *Dyno, e Event) bool { return d.Plan.Metrics != "" || d.overQuota(e) }}
-	neverHungUp  = &guard{"attached", func(d *Dyno, _ Event) bool { return d.Plan.Attached && d.Hangups == 0 }}
-	hangingUp    = &guard{"hanging up", func(d *Dyno, _ Event) bool { return d.hangingUp() }}
-	wasWithdrawn = &guard{"withdrawn before", func(d *Dyno, _ Event) bool { return d.Withdrawn }}
+	toTell       = &guard{"measured, or over its quota", func(_ Policy, d *Dyno, e Event) bool { return d.Plan.Metrics != "" || d.overQuota(e) }}
+	neverHungUp  = &guard{"attached", func(_ Policy, d *Dyno, _ Event) bool { return d.Plan.Attached && d.Hangups == 0 }}
+	hangingUp    = &guard{"hanging up", func(_ Policy, d *Dyno, _ Event) bool { return d.hangingUp() }}
+	checked      = &guard{"checked", func(_ Policy, d *Dyno, _ Event) bool { return d.Plan.Health != "" }}
+	toRestart    = &guard{"checked, time to restart", func(p Policy, d *Dyno, e Event) bool { return !e.Held && p.Restarts(*d, e) }}
+	wasWithdrawn = &guard{"withdrawn before", func(_ Policy, d *Dyno, _ Event) bool { return d.Withdrawn }}
 )
 
 // table is a dyno's whole life.
@@ -101,12 +103,18 @@ var table = []arrow{
 	{Overdue, Stop, nil, Overdue, stopOverdue},
 
 	{Up, Sampled, toTell, Up, tellUp},
+	{Up, Unhealthy, toRestart, Ailing, restart},
+	{Up, Unhealthy, checked, Up, bear},
 	{Up, ClientLost, neverHungUp, Up, clientLost},
 	{Up, Due, hangingUp, Up, hangUpAgain},
 	{Up, Ended, toCollect, Collecting, collect},
 	{Up, Ended, isOneOff, Complete, ended},
 	{Up, Ended, nil, Crashed, ended},
 	{Up, Stop, nil, Stopping, stop},
+
+	{Ailing, Ended, nil, Crashed, ended},
+	{Ailing, Due, nil, Ailing, force},
+	{Ailing, Stop, nil, Stopping, stopAgain},
 
 	{Stopping, Ended, kept, Complete, stopped},
 	{Stopping, Ended, nil, Gone, stopped},

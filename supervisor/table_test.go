@@ -44,7 +44,7 @@ func TestEveryStateCanBeReachedAndLeft(t *testing.T) {
 		}
 		return seen
 	}
-	all := []State{Created, Starting, Cancelling, Booting, Overdue, Up, Stopping, Collecting, Crashed, Complete, Gone}
+	all := []State{Created, Starting, Cancelling, Booting, Overdue, Up, Ailing, Stopping, Collecting, Crashed, Complete, Gone}
 	fromCreated := reach(Created)
 	for _, s := range all {
 		if !fromCreated[s] {
@@ -65,7 +65,7 @@ func TestEveryStateCanBeReachedAndLeft(t *testing.T) {
 // rank orders the states of one run: a dyno never goes to a lower one but by
 // a new run.
 var rank = map[State]int{
-	Created: 0, Starting: 1, Cancelling: 2, Booting: 2, Up: 3, Overdue: 3, Stopping: 4, Collecting: 4, Crashed: 5, Complete: 5, Gone: 6,
+	Created: 0, Starting: 1, Cancelling: 2, Booting: 2, Up: 3, Overdue: 3, Ailing: 4, Stopping: 4, Collecting: 4, Crashed: 5, Complete: 5, Gone: 6,
 }
 
 // walk drives a dyno with random events, whole ones and nonsense, and calls
@@ -75,7 +75,7 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 	plan := Plan{Kind: manifold.KindFormation, Command: "run", BootTimeout: time.Minute, Grace: 30 * time.Second}
 	switch r.IntN(6) {
 	case 0:
-		plan.Web = true
+		plan.Web, plan.Health = true, "/health"
 	case 1:
 		plan.Kind = manifold.KindOneOff
 	case 2:
@@ -87,7 +87,7 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 	case 5:
 		plan.Kind, plan.Attached = manifold.KindOneOff, true
 	}
-	kinds := []EventKind{Want, Stop, Launched, LaunchFailed, Listening, Collected, Ended, Due, Launched, Listening, Ended, Sampled, ClientLost}
+	kinds := []EventKind{Want, Stop, Launched, LaunchFailed, Listening, Collected, Ended, Due, Launched, Listening, Ended, Sampled, ClientLost, Unhealthy}
 	plan.Quota = 512 << 20
 	if r.IntN(3) == 0 {
 		plan.Metrics = "source=web.1 dyno=heroku.1"
@@ -106,6 +106,7 @@ func walk(seed uint64, steps int, check func(before, after Dyno, e Event, effect
 				continue // let them live a while
 			}
 		}
+		e.Failing, e.Held = at.Add(-time.Duration(r.Int64N(int64(20*time.Minute)))), r.IntN(3) == 0
 		e.Memory = r.Int64N(2 * plan.Quota)
 		e.Exit = Exit{Status: r.IntN(3) * 137 / 2, OOM: r.IntN(5) == 0, Forced: r.IntN(5) == 0, Lost: r.IntN(5) == 0, HostLost: r.IntN(9) == 0, Lines: uint64(i)}
 		if r.IntN(3) == 0 {
@@ -151,6 +152,9 @@ func TestRandomLives(t *testing.T) {
 			}
 			if before.State == Gone && after.State != Gone {
 				fail("rose from the dead")
+			}
+			if e.Held && after.State == Ailing && before.State == Up {
+				fail("restarted while others are not up")
 			}
 			checkEffects(before, after, effects, fail)
 		})
@@ -204,7 +208,10 @@ func checkEffects(before, after Dyno, effects []Effect, fail func(string, ...any
 	if after.State == Booting {
 		need = []Verb{Probe, SetDue}
 	}
-	if after.State == Stopping {
+	if after.State == Up && after.Plan.Health != "" {
+		need = []Verb{Check}
+	}
+	if after.State == Stopping || after.State == Ailing {
 		need = []Verb{SetDue}
 		if has[Term]+has[Kill] == 0 {
 			fail("stopping without a signal")

@@ -74,7 +74,7 @@ func images(f Facts) (found []Finding) {
 // held says whether a state promises processes.
 func held(s supervisor.State) bool {
 	switch s {
-	case supervisor.Booting, supervisor.Overdue, supervisor.Up, supervisor.Stopping:
+	case supervisor.Booting, supervisor.Overdue, supervisor.Up, supervisor.Ailing, supervisor.Stopping:
 		return true
 	}
 	return false

@@ -100,6 +100,7 @@ type Assigned struct {
 	Size        manifold.Size    `json:"size"`
 	Web         bool             `json:"web,omitempty"`
 	BootTimeout time.Duration    `json:"boot_timeout_ns,omitempty"`
+	HealthCheck string           `json:"health_check,omitempty"` // path the app wants to be asked at
 	Grace       time.Duration    `json:"grace_ns"`
 	TTL         time.Duration    `json:"ttl_ns,omitempty"`
 	Backoff     manifold.Backoff `json:"backoff,omitempty"`

@@ -16,7 +16,7 @@ import (
 // Verdict is what the evidence comes to.
 type Verdict struct {
 	// Code is short and for programs: "oom", "host-oom", "R10", "R12", "exit",
-	// "signal", "killed", "missing-command", "missing-library", "disk-full",
+	// "signal", "killed", "missing-command", "missing-library", "disk-full", "health",
 	// "stopped", "done", "ttl", "launch", "output", "R13", "lost".
 	Code  string   `json:"code"`
 	First string   `json:"first"` // what ended it, in one line
@@ -36,6 +36,8 @@ func Explain(r Run) Verdict {
 		return r.bootTimeout()
 	case manifold.CauseR12:
 		return r.exitTimeout()
+	case manifold.CauseHealth:
+		return r.health()
 	case manifold.CauseR13:
 		return verdict("R13", "R13: nobody came to attach to it, so it was not started",
 			"The client of heroku run must connect within 30 seconds to the attach address ($MANIFOLD_ATTACH_ADDR): is that reachable from where it runs?")
@@ -161,6 +163,17 @@ func (r Run) bootTimeout() Verdict {
 		means = append(means, "Its disk is full, too.")
 	}
 	return verdict("R10", first, append(means, "If it needs longer to start: heroku's limit is the same; MANIFOLD_BOOT_TIMEOUT changes it for all.")...)
+}
+
+func (r Run) health() Verdict {
+	first := "health check: " + clip(r.Result.Detail, 300) + "; it was restarted"
+	if r.starved() {
+		first += "; it was short of CPU"
+	}
+	return verdict("health", first,
+		"The app asks for this check ("+manifold.HealthCheckVar+"): a dyno that works answers it with a status from 200 to 399, in time. The log says so each time it did not.",
+		"A page that asks a database or another app fails with it, and a restart mends nothing: let it answer for the dyno alone.",
+		"It had "+seconds(r.Grace)+" from SIGTERM to finish; "+statusWord(r.Result.Status)+".")
 }
 
 // starved says whether it waited for CPU for most of its last minute.

@@ -35,7 +35,7 @@ func (st *state) routes() []manifold.Route {
 		switch d := st.dyno(p); {
 		case d.State == manifold.StateUp && d.Addr != "":
 			r.Backends = append(r.Backends, manifold.Backend{Run: d.Run, Dyno: p.Assignment.Dyno, Addr: d.Addr})
-		case d.State == manifold.StateStarting:
+		case d.State == manifold.StateStarting, d.State == manifold.StateStopping: // by its host, which starts it again
 			r.Starting++
 		}
 	}

@@ -48,6 +48,9 @@ func (t *tool) inspectOne(i door.Inspection) {
 	t.field("config vars", "%s", strings.Join(a.ConfigVars, " "))
 	t.field("size", "%s: %s RAM, %s with swap, %d processes, %s disk", a.Size.Name, size(a.Size.Memory), size(a.Size.MemorySwap), a.Size.Processes, size(a.Size.Disk))
 	t.field("life", "%s, grace %s, boot timeout %s, backoff %q", a.Kind, a.Grace, a.BootTimeout, a.Backoff)
+	if a.HealthCheck != "" {
+		t.field("health check", "GET %s", a.HealthCheck)
+	}
 	for _, l := range a.Layers {
 		t.field("layer", "%s (%s)", l.Digest, size(l.Bytes))
 	}

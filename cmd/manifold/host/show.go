@@ -39,7 +39,7 @@ func stateColour(state string) string {
 	switch state {
 	case "up", "complete":
 		return green
-	case "crashed", "overdue":
+	case "crashed", "overdue", "ailing":
 		return red
 	}
 	return amber

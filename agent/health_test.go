@@ -1,0 +1,75 @@
+package agent
+
+import (
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestWorks: what a dyno may answer when it is asked whether it works.
+func TestWorks(t *testing.T) {
+	pages := http.NewServeMux()
+	status := func(path string, code int) {
+		pages.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Location", "/hangs")
+			if r.Host != "app.localhost" {
+				code = http.StatusForbidden
+			}
+			w.WriteHeader(code)
+		})
+	}
+	status("/well", 204)
+	status("/elsewhere", 302)
+	status("/ill", 503)
+	status("/early", 404)
+	raw := func(path string, write func(net.Conn)) {
+		pages.HandleFunc(path, func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				write(conn)
+				conn.Close()
+			}
+		})
+	}
+	const timeout = 300 * time.Millisecond
+	forever := func(conn net.Conn, text string) {
+		for { // until the other end has had enough
+			if _, err := fmt.Fprint(conn, text); err != nil {
+				return
+			}
+		}
+	}
+	raw("/hangs", func(net.Conn) { time.Sleep(2 * timeout) })
+	raw("/garbage", func(c net.Conn) { fmt.Fprint(c, "\x00\x1b[31mHTTP/9 boo\r\n\r\n") })
+	raw("/head", func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\n"); forever(c, "X-More: and more\r\n") })
+	raw("/continue", func(c net.Conn) { forever(c, "HTTP/1.1 103 Early Hints\r\n\r\n") })
+	raw("/body", func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\n\r\n"); forever(c, strings.Repeat("more", 1000)) })
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := &http.Server{Handler: pages}
+	go func() { _ = server.Serve(listener) }()
+	url := "http://" + listener.Addr().String()
+	for path, want := range map[string]string{
+		"/well": "", "/elsewhere": "", "/body": "", "/ill": "status 503", "/early": "status 404",
+		"/hangs": "no answer in 300ms", "/garbage": "no HTTP answer", "/head": "no HTTP answer", "/continue": "no HTTP answer",
+	} {
+		got := ""
+		if err := works(t.Context(), url+path, "app.localhost", timeout); err != nil {
+			got = err.Error()
+		}
+		if got != want {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+	if err := server.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := works(t.Context(), url, "app.localhost", timeout); err == nil || err.Error() != "connection refused" {
+		t.Errorf("nobody there: %v", err)
+	}
+}
