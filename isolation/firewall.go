@@ -45,7 +45,7 @@ var metadata = []netip.Addr{
 //	             to a dyno                          accept answers, drop the rest
 //	egress       IPv6; source not in the pool       drop (rp_filter holds it to its own)
 //	             to a resolver, port 53             → limits
-//	             to a dyno; link-local; metadata    drop
+//	             to the pool; link-local; metadata  drop
 //	             all else                           → limits
 //	input        from a dyno to a resolver, port 53 → limits
 //	             from a dyno                        accept answers, drop the rest
@@ -175,7 +175,7 @@ func (t *ruleset) egress(limits *nftables.Chain) *nftables.Chain {
 	for _, dns := range t.resolvers() {
 		t.rule(egress, dns, jump(limits)) // some clouds' is link-local
 	}
-	t.rule(egress, t.link(expr.MetaKeyOIFNAME, expr.CmpOpEq), drop)
+	t.rule(egress, destination(t.cfg.Pool), drop) // also where no dyno is now: such a packet would leave by the uplink
 	t.rule(egress, destination(netip.MustParsePrefix("169.254.0.0/16")), drop)
 	for _, addr := range metadata {
 		t.rule(egress, destination(netip.PrefixFrom(addr, 32)), drop)

@@ -171,6 +171,14 @@ func TestWhomADynoReaches(t *testing.T) {
 	if got := r.run("calls ask " + o.metadata + ":53; calls ask " + o.metadata + ":80"); got != o.metadata+":53 question heard\n"+o.metadata+":80 no answer\n" {
 		t.Errorf("a link-local name server: %q", got)
 	}
+	// Nor are addresses of the pool that no dyno has somebody else's.
+	vacant := r.gateway(50)
+	o.run("ip -n " + o.name + " addr add " + vacant + "/32 dev eth0")
+	o.run("ip route add " + vacant + "/32 via " + o.addr)
+	echo(t, o.listen(vacant+":53"))
+	if got := r.run("calls ask " + vacant + ":53"); got != vacant+":53 no answer\n" {
+		t.Errorf("an address of the pool: %q", got)
+	}
 }
 
 // gateway is the host's end of a slot's link.
