@@ -115,6 +115,18 @@ const (
 	StateComplete State = "complete" // a one-off or build that ended; never runs again
 )
 
+// Shown is the state in the Platform API's words, which know no stopping and
+// nothing before starting.
+func (s State) Shown() State {
+	switch s {
+	case "":
+		return StateStarting
+	case StateStopping:
+		return StateUp
+	}
+	return s
+}
+
 // Cause names what ended a run.
 type Cause string
 

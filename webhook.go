@@ -32,12 +32,19 @@ const (
 
 // What a webhook may include: each stands for one kind of event.
 const (
-	EventRelease = "api:release" // create; update when a release command has ended
-	EventBuild   = "api:build"   // create; update when it has ended
+	EventApp          = "api:app"          // update: name, owner, maintenance mode, stack of the next build
+	EventBuild        = "api:build"        // create; update when it has ended
+	EventCollaborator = "api:collaborator" // create, destroy
+	EventDomain       = "api:domain"       // create, destroy
+	EventFormation    = "api:formation"    // update: quantity, size
+	EventRelease      = "api:release"      // create; update when a release command has ended
+	EventDyno         = "dyno"             // create; update with each new state; destroy
 )
 
 // WebhookEvents lists what a webhook may include.
-func WebhookEvents() []string { return []string{EventBuild, EventRelease} }
+func WebhookEvents() []string {
+	return []string{EventApp, EventBuild, EventCollaborator, EventDomain, EventFormation, EventRelease, EventDyno}
+}
 
 // Check says what is wrong with what a person chose of a webhook.
 func (w Webhook) Check() error {
@@ -51,7 +58,8 @@ func (w Webhook) Check() error {
 		return &InvalidError{What: "Level", Why: "must be " + WebhookNotify + " or " + WebhookSync}
 	}
 	known := func(name string) bool { return slices.Contains(WebhookEvents(), name) }
-	if len(w.Include) == 0 || len(w.Include) > len(WebhookEvents()) || slices.ContainsFunc(w.Include, func(name string) bool { return !known(name) }) {
+	once := slices.Compact(slices.Sorted(slices.Values(w.Include)))
+	if len(w.Include) == 0 || len(once) < len(w.Include) || slices.ContainsFunc(w.Include, func(name string) bool { return !known(name) }) {
 		return &InvalidError{What: "Include", Why: "must name, each once, some of what this platform tells of: " + strings.Join(WebhookEvents(), ", ")}
 	}
 	// Both go into a header or beside one.
@@ -67,23 +75,50 @@ func (w Webhook) Check() error {
 
 // WebhookEvent is what a webhook tells of. It holds no secret.
 type WebhookEvent struct {
-	ID        string    `json:"id"`       // UUID
-	App       string    `json:"app"`      // App.ID
-	AppName   string    `json:"app_name"` // as it was then
-	Include   string    `json:"include"`  // EventRelease, EventBuild
-	Action    string    `json:"action"`   // ActionCreate, ActionUpdate
-	ActorID   string    `json:"actor_id"` // of who began it
-	Actor     string    `json:"actor"`    // email, likewise
-	Release   *Release  `json:"release,omitempty"`
-	Serves    bool      `json:"serves,omitempty"` // the release was the one that dynos run
-	Build     *Build    `json:"build,omitempty"`
+	ID      string `json:"id"`       // UUID
+	App     string `json:"app"`      // App.ID
+	AppName string `json:"app_name"` // as it was then
+	Include string `json:"include"`  // EventRelease, …
+	Action  string `json:"action"`   // ActionCreate, …
+	ActorID string `json:"actor_id"` // of who began it; the nil UUID: the platform, or someone who is gone
+	Actor   string `json:"actor"`    // email, likewise
+	WebhookSubject
+	Was       *WebhookSubject `json:"was,omitempty"` // before an update
+	CreatedAt time.Time       `json:"created_at"`
+}
+
+// WebhookSubject is what an event is about: one of these.
+type WebhookSubject struct {
+	Release      *Release      `json:"release,omitempty"`
+	Serves       bool          `json:"serves,omitempty"` // the release was the one that dynos run
+	Build        *Build        `json:"build,omitempty"`
+	Of           *App          `json:"of,omitempty"` // without buildpacks, whose URLs may hold passwords
+	Formation    *Formation    `json:"formation,omitempty"`
+	Domain       *Domain       `json:"domain,omitempty"`
+	Collaborator *Collaborator `json:"collaborator,omitempty"`
+	Email        string        `json:"email,omitempty"`   // of the app's owner, or the collaborator
+	Command      string        `json:"command,omitempty"` // of the formation's type
+	Dyno         *WebhookDyno  `json:"dyno,omitempty"`
+}
+
+// WebhookDyno is a dyno as a webhook is told of it.
+type WebhookDyno struct {
+	ID        string    `json:"id"` // of its assignment
+	Name      string    `json:"name"`
+	Type      string    `json:"type"`
+	Command   string    `json:"command"`
+	Size      string    `json:"size"`
+	State     State     `json:"state"`
+	Release   int       `json:"release"` // version
 	CreatedAt time.Time `json:"created_at"`
+	UpdatedAt time.Time `json:"updated_at"` // since when it is in the state
 }
 
 // The actions of events.
 const (
-	ActionCreate = "create"
-	ActionUpdate = "update"
+	ActionCreate  = "create"
+	ActionUpdate  = "update"
+	ActionDestroy = "destroy"
 )
 
 // WebhookDelivery is an event on its way to a webhook.

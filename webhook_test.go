@@ -16,7 +16,7 @@ func TestWebhookCheck(t *testing.T) {
 		"needs a host":         func(w *Webhook) { w.URL = "http:///x" },
 		"Level must be":        func(w *Webhook) { w.Level = "loud" },
 		"Include must":         func(w *Webhook) { w.Include = nil },
-		"api:build":            func(w *Webhook) { w.Include = []string{"dyno"} },
+		"api:build":            func(w *Webhook) { w.Include = []string{"api:addon"} },
 		"each once":            func(w *Webhook) { w.Include = []string{EventBuild, EventBuild, EventBuild} },
 		"Secret must be":       func(w *Webhook) { w.Secret = strings.Repeat("x", 257) },
 		"Authorization must":   func(w *Webhook) { w.Authorization = "a\r\nX: y" },

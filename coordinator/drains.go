@@ -32,6 +32,11 @@ func (r *rooms) webhooks(ctx context.Context, doors *doors) error {
 	return webhooks.Run(ctx, webhooks.Config{Store: r.store, Guard: r.guard(doors), Roots: roots, Log: r.cfg.Log.With("room", "webhooks")})
 }
 
+// followDynos has webhooks told what dynos do, until ctx ends.
+func (r *rooms) followDynos(ctx context.Context) error {
+	return webhooks.Follow(ctx, r.scheduler, r.store, r.cfg.Log.With("room", "webhooks"))
+}
+
 // guard knows the platform's doors, where neither may lead.
 func (r *rooms) guard(doors *doors) drain.Guard {
 	g := r.cfg.Drains

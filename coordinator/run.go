@@ -61,6 +61,7 @@ func (r *rooms) run(ctx context.Context) error {
 	parts.Go(func() error { return r.git.Run(ctx) })
 	parts.Go(func() error { return r.drain(ctx, doors) })
 	parts.Go(func() error { return r.webhooks(ctx, doors) })
+	parts.Go(func() error { return r.followDynos(ctx) })
 	addresses := Addresses{API: doors.http[0].ln.Addr(), TLS: doors.http[1].ln.Addr(), Attach: doors.attach.Addr(), Fleet: doors.fleet.Addr()}
 	r.cfg.Log.Info("coordinator ready", "api", addresses.API.String(), "tls", addresses.TLS.String(), "attach", addresses.Attach.String(), "fleet", addresses.Fleet.String())
 	if r.cfg.Ready != nil {

@@ -63,7 +63,8 @@ type Config struct {
 type Request struct {
 	App    manifold.App
 	By     manifold.User
-	Commit string // full hex id; of a source that was not pushed, whatever its client calls it
+	Author *store.Author // as the audit trail has them; nil: nobody
+	Commit string        // full hex id; of a source that was not pushed, whatever its client calls it
 	// Source writes the checkout as a tar. It is called again when the build's
 	// dyno has to start reading anew, never twice at the same time.
 	Source func(w io.Writer) error

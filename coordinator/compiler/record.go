@@ -20,7 +20,7 @@ import (
 // when the build is cancelled.
 func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build, context.Context, error) {
 	b := &build{Compiler: c, Request: r, id: uuid.NewString(), stack: cmp.Or(r.App.BuildStack, r.App.Stack)}
-	ctx, b.cancel = context.WithCancelCause(ctx)
+	ctx, b.cancel = context.WithCancelCause(store.By(ctx, r.Author))
 	c.mu.Lock()
 	busy := c.building[r.App.ID] != nil
 	if !busy {

@@ -259,30 +259,16 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, out *progress) b
 		out.say("The coordinator could not read the app's repository. Nothing was deployed; push again.")
 		return false
 	}
-	release, err := s.cfg.Builder.Build(ctx, compiler.Request{
+	_, err = s.cfg.Builder.Build(ctx, compiler.Request{
 		App: p.app, By: p.who.User, Commit: u.new,
+		Author: &store.Author{ID: p.who.ID, Email: p.who.Email, From: p.who.from, Authorization: p.who.token, Via: "git push"},
 		Source: func(w io.Writer) error { return s.archive(ctx, p.app.ID, p.quarantine, u.new, w) },
 	}, out)
 	if err != nil {
 		out.raw("\nVerifying deploy...\n\n!\tPush rejected to " + p.app.Name + ".\n\n")
 		return false
 	}
-	s.record(p, release)
 	return true
-}
-
-// record writes a deploy into the app's audit trail, even if the pusher left
-// at the last moment.
-func (s *Server) record(p *push, release manifold.Release) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(p.ctx), 10*time.Second)
-	defer cancel()
-	err := s.cfg.Store.Record(ctx, p.app.ID, store.Entry{
-		User: p.who.Email, From: p.who.from, Authorization: p.who.token,
-		Action: fmt.Sprintf("%s (v%d) by git push", release.Description, release.Version),
-	})
-	if err != nil {
-		s.cfg.Log.Error("the audit trail misses a deploy", "app", p.app.ID, "user", p.who.Email, "error", err)
-	}
 }
 
 func short(ref string) string { return strings.TrimPrefix(ref, "refs/heads/") }

@@ -65,8 +65,6 @@ func (fakeStore) Authenticate(_ context.Context, t string) (manifold.User, store
 	return manifold.User{}, store.Authorization{}, fmt.Errorf("token: %w", store.ErrUnauthorized)
 }
 
-func (fakeStore) Record(context.Context, string, store.Entry) error { return nil }
-
 // fakeBuilder plays the compiler: it reads the source and does as told.
 type fakeBuilder struct {
 	mu     sync.Mutex

@@ -27,7 +27,6 @@ import (
 type Store interface {
 	App(ctx context.Context, nameOrID string) (manifold.App, error)
 	Authenticate(ctx context.Context, token string) (manifold.User, store.Authorization, error)
-	Record(ctx context.Context, subject string, e store.Entry) error
 }
 
 // Builder builds and deploys what was pushed. *compiler.Compiler is one.

@@ -120,7 +120,6 @@ func (a *api) createApp(c *call) (answer, error) {
 	for _, r := range first {
 		c.sayRelease(app, r)
 	}
-	c.note("Create app %s", app.Name)
 	return created(a.appObject(app, c.user, nil))
 }
 
@@ -158,9 +157,7 @@ func (a *api) patchApp(c *call, app manifold.App) (answer, error) {
 		}
 		in.BuildStack = &stack.Name
 	}
-	var old manifold.App
 	app, err := a.Store.UpdateApp(c.Context(), app.ID, func(app *manifold.App) error {
-		old = *app
 		set(&app.Name, in.Name)
 		set(&app.Maintenance, in.Maintenance)
 		set(&app.BuildStack, in.BuildStack)
@@ -172,29 +169,12 @@ func (a *api) patchApp(c *call, app manifold.App) (answer, error) {
 		}
 		return answer{}, err
 	}
-	c.sayChanges(old, app)
 	return a.app(c, app)
 }
 
 func set[T any](to, from *T) {
 	if from != nil {
 		*to = *from
-	}
-}
-
-func (c *call) sayChanges(old, app manifold.App) {
-	if app.Name != old.Name {
-		c.say(app, "Renamed from %s to %s", old.Name, app.Name)
-	}
-	if app.Maintenance != old.Maintenance {
-		state := "Disable"
-		if app.Maintenance {
-			state = "Enable"
-		}
-		c.say(app, "%s maintenance mode", state)
-	}
-	if app.BuildStack != old.BuildStack {
-		c.say(app, "Set build stack to %s", app.BuildStack)
 	}
 }
 
@@ -208,7 +188,6 @@ func (a *api) deleteApp(c *call, app manifold.App) (answer, error) {
 	if err := a.Store.DeleteApp(c.Context(), app.ID); err != nil {
 		return answer{}, err
 	}
-	c.note("Destroy app %s", app.Name)
 	a.Log.Info("app destroyed", "app", app.ID, "name", app.Name, "user", c.user.Email)
 	if err := a.Forget(app.ID); err != nil { // it goes at the next start
 		a.Log.Error("something of a destroyed app stays behind", "app", app.ID, "err", err)

@@ -29,15 +29,40 @@ func (a *api) audit(c *call, subject string) (answer, error) {
 		key[store.Entry]{name: "seq", number: true, of: func(e store.Entry) string { return strconv.FormatInt(e.Seq, 10) }})
 }
 
-// say writes what the caller did into the app's own log and its audit trail,
-// so that its owners see who changed what. Every handler that changed
-// something of an app calls it or sayRelease.
-func (c *call) say(app manifold.App, format string, args ...any) {
-	c.log(app, format, args...)
-	c.record(app.ID, fmt.Sprintf(format, args...))
+// sign makes the caller the author of what the store is asked to change from
+// now on: each change is then in the audit trail from the same moment on. via
+// is how they came, where that is not the API.
+func (c *call) sign(via string) {
+	c.author = c.signature(via)
+	c.Request = c.WithContext(store.By(c.Context(), c.author))
 }
 
-// sayRelease is say of a release, which the log has in Heroku's two lines. Of
+func (c *call) signature(via string) *store.Author {
+	from, _, _ := net.SplitHostPort(c.RemoteAddr)
+	return &store.Author{ID: c.user.ID, Email: c.user.Email, From: from, Request: c.id, Authorization: c.token.ID, Via: via}
+}
+
+// logChanges writes what the store changed of an app for the caller into the
+// app's own log, so that its owners see who changed what.
+func (c *call) logChanges(app manifold.App) {
+	for _, words := range c.author.Changes(app.ID) {
+		c.log(app, "%s", words)
+	}
+}
+
+// say writes what the caller did that changed nothing in the store, such as a
+// restart, into the app's log and its audit trail. The trail has it even if
+// the caller left: it was done.
+func (c *call) say(app manifold.App, format string, args ...any) {
+	c.log(app, format, args...)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 10*time.Second)
+	defer cancel()
+	if err := c.api.Store.Record(ctx, app.ID, fmt.Sprintf(format, args...)); err != nil {
+		c.api.Log.Error("the audit trail misses what was done", "app", app.ID, "user", c.user.Email, "request", c.id, "endpoint", c.Pattern, "err", err)
+	}
+}
+
+// sayRelease writes of a release into the app's log, in Heroku's two lines. Of
 // one whose release command is still to run, the second comes when that has
 // succeeded.
 func (c *call) sayRelease(app manifold.App, r manifold.Release) {
@@ -45,29 +70,8 @@ func (c *call) sayRelease(app manifold.App, r manifold.Release) {
 	if r.Status == manifold.ReleaseSucceeded {
 		c.log(app, "Release %s created", releaseName(r.Version))
 	}
-	c.record(app.ID, r.Description+" ("+releaseName(r.Version)+")")
 }
-
-// note writes what the caller did into the audit trail of their account.
-func (c *call) note(format string, args ...any) { c.record(c.user.ID, fmt.Sprintf(format, args...)) }
 
 func (c *call) log(app manifold.App, format string, args ...any) {
 	c.api.Logs.Write(app.ID, manifold.SourceApp, "api", fmt.Sprintf(format, args...)+" by user "+c.user.Email)
-}
-
-// record is done even if the caller left: the change was made.
-func (c *call) record(subject, action string) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(c.Context()), 10*time.Second)
-	defer cancel()
-	const longest = 1024 // of an action: a command line may be 32 KB
-	if len(action) > longest {
-		action = action[:longest] + "…"
-	}
-	from, _, _ := net.SplitHostPort(c.RemoteAddr)
-	err := c.api.Store.Record(ctx, subject, store.Entry{
-		User: c.user.Email, Action: action, From: from, Request: c.id, Authorization: c.token.ID,
-	})
-	if err != nil {
-		c.api.Log.Error("the audit trail misses a change", "subject", subject, "user", c.user.Email, "request", c.id, "endpoint", c.Pattern, "err", err)
-	}
 }

@@ -2,6 +2,7 @@ package platform
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -18,91 +19,115 @@ type shownEntry struct {
 	Authorization struct{ ID string }
 }
 
-// changes are requests that change something, by endpoint, and what the trail
-// says of each: the app's, or the account's where the path names no app.
-var changes = map[string]struct{ body, said string }{
-	"PATCH /apps/{app}":                               {`{"maintenance":true}`, "Enable maintenance mode"},
-	"PUT /apps/{app}/buildpack-installations":         {`{"updates":[]}`, "Set 0 buildpacks"},
-	"PATCH /apps/{app}/config-vars":                   {`{"PASSWORD":"hunter2"}`, "Set PASSWORD config vars (v4)"},
-	"PATCH /apps/{app}/formation":                     {`{"updates":[{"type":"web","quantity":"2"}]}`, "Scaled to web@2"},
-	"PATCH /apps/{app}/formation/{type}":              {`{"quantity":3}`, "Scaled to web@3"},
-	"POST /apps/{app}/collaborators":                  {`{"user":"eve@example.com"}`, "Add eve@example.com as collaborator"},
-	"DELETE /apps/{app}/collaborators/{user}":         {"", "Remove eve@example.com as collaborator"},
-	"POST /apps/{app}/domains":                        {`{"hostname":"www.example.com"}`, "Add domain www.example.com"},
-	"DELETE /apps/{app}/domains/{domain}":             {"", "Remove domain www.example.com"},
-	"PATCH /apps/{app}/features/{feature}":            {`{"enabled":false}`, "Disable feature preboot"},
-	"POST /apps/{app}/dynos":                          {`{"command":"true"}`, "Starting process with command"},
-	"POST /apps/{app}/dynos/{dyno}":                   {`{"command":"env"}`, "Running command `env` inside web.1"},
-	"DELETE /apps/{app}/dynos":                        {"", "Restarted all dynos"},
-	"DELETE /apps/{app}/dynos/{dyno}":                 {"", "Restarted web.1"},
-	"POST /apps/{app}/dynos/{dyno}/actions/stop":      {"", "Restarted web.1"},
-	"DELETE /apps/{app}/formations/{type}":            {"", "Restarted web"},
-	"POST /apps/{app}/formations/{type}/actions/stop": {"", "Restarted web"},
-	"POST /apps/{app}/releases":                       {`{"release":"3"}`, "Rollback to v3 (v5)"},
-	"POST /account/keys":                              {`{"public_key":"` + keyLine + `"}`, "Add SSH key"},
-	"DELETE /account/keys/{key}":                      {"", "Remove SSH key"},
-	"POST /oauth/authorizations":                      {`{"description":"CI"}`, "Create authorization"},
-	"PATCH /oauth/authorizations/{id}":                {`{"description":"CI 2"}`, "Update authorization"},
-	"POST /apps":                                      {`{"name":"another"}`, "Create app another"},
+// changes are requests that change something, one after the other, and what the
+// trail says of each: the app's, or the account's where the path names no app.
+// An id in braces is that of what the last POST made.
+var changes = []struct{ pattern, body, said string }{
+	{"PATCH /apps/{app}", `{"maintenance":true}`, "Enable maintenance mode"},
+	{"PUT /apps/{app}/buildpack-installations", `{"updates":[{"buildpack":"heroku/go"}]}`, "Set 1 buildpacks"},
+	{"PATCH /apps/{app}/config-vars", `{"PASSWORD":"hunter2"}`, "Set PASSWORD config vars (v4)"},
+	{"POST /apps/{app}/releases", `{"release":"3"}`, "Rollback to v3 (v5)"},
+	{"PATCH /apps/{app}/formation", `{"updates":[{"type":"web","quantity":"2"}]}`, "Scaled to web@2"},
+	{"PATCH /apps/{app}/formation/{type}", `{"quantity":3}`, "Scaled to web@3"},
+	{"POST /apps/{app}/collaborators", `{"user":"eve@example.com"}`, "Add eve@example.com as collaborator"},
+	{"DELETE /apps/{app}/collaborators/{user}", "", "Remove eve@example.com as collaborator"},
+	{"POST /apps/{app}/domains", `{"hostname":"www.example.com"}`, "Add domain www.example.com"},
+	{"DELETE /apps/{app}/domains/{domain}", "", "Remove domain www.example.com"},
+	{"PATCH /apps/{app}/features/{feature}", `{"enabled":false}`, "Disable feature preboot"},
+	{"POST /apps/{app}/log-drains", `{"url":"https://u:hunter2@h/"}`, "Add log drain d."},
+	{"DELETE /apps/{app}/log-drains/{drain}", "", "Remove log drain d."},
+	{"POST /apps/{app}/webhooks", `{"url":"https://u:hunter2@h/","include":["api:app"],"level":"sync"}`, "Add webhook"},
+	{"PATCH /apps/{app}/webhooks/{webhook}", `{"level":"notify"}`, "Update webhook"},
+	{"DELETE /apps/{app}/webhooks/{webhook}", "", "Remove webhook"},
+	{"POST /apps/{app}/scheduler-jobs", `{"command":"true","every":"hour","at":":30"}`, "Add scheduled job `true`"},
+	{"PATCH /apps/{app}/scheduler-jobs/{job}", `{"command":"false"}`, "Update scheduled job `false`"},
+	{"POST /apps/{app}/scheduler-jobs/{job}/actions/run", "", "Run scheduled job `false`"},
+	{"DELETE /apps/{app}/scheduler-jobs/{job}", "", "Remove scheduled job `false`"},
+	{"POST /apps/{app}/dynos", `{"command":"true"}`, "Starting process with command"},
+	{"POST /apps/{app}/dynos/{dyno}", `{"command":"env"}`, "Running command `env` inside web.1"},
+	{"DELETE /apps/{app}/dynos", "", "Restarted all dynos"},
+	{"DELETE /apps/{app}/dynos/{dyno}", "", "Restarted web.1"},
+	{"POST /apps/{app}/dynos/{dyno}/actions/stop", "", "Restarted web.1"},
+	{"DELETE /apps/{app}/formations/{type}", "", "Restarted web"},
+	{"POST /apps/{app}/formations/{type}/actions/stop", "", "Restarted web"},
+	{"POST /apps/{app}/builds", "", "Start build"},
+	{"DELETE /apps/{app}/builds/{build}", "", "Build cancelled"},
+	{"DELETE /apps/{app}/build-cache", "", "Purge build cache"},
+	{"POST /account/keys", `{"public_key":"` + keyLine + `"}`, "Add SSH key"},
+	{"DELETE /account/keys/{key}", "", "Remove SSH key"},
+	{"POST /oauth/authorizations", `{"description":"CI"}`, "Create authorization"},
+	{"PATCH /oauth/authorizations/{id}", `{"description":"CI 2"}`, "Update authorization"},
+	{"POST /oauth/authorizations/{id}/actions/regenerate-tokens", "", "Regenerate the token of authorization"},
+	{"DELETE /oauth/authorizations/{id}", "", "Revoke authorization"},
+	{"POST /apps", `{"name":"another"}`, "Create app another"},
+	{"DELETE /apps/{app}", "", "Destroy app audited"},
 }
 
-// The order in which some of them must come.
-var inOrder = []string{
-	"PATCH /apps/{app}/config-vars", "POST /apps/{app}/releases",
-	"PATCH /apps/{app}/formation", "PATCH /apps/{app}/formation/{type}",
-	"POST /apps/{app}/collaborators", "DELETE /apps/{app}/collaborators/{user}",
-	"POST /apps/{app}/domains", "DELETE /apps/{app}/domains/{domain}",
-	"POST /account/keys", "DELETE /account/keys/{key}",
+// unaudited change nothing that is kept of an app or a user, or are another
+// name of one above.
+var unaudited = []string{
+	"PATCH /account/features/{feature}", "PATCH /apps/{app}/domains/{domain}", // there are none; changes nothing
+	"POST /apps/{app}/log-sessions", "POST /apps/{app}/sources", "POST /sources",
+	"DELETE /oauth/sessions/{id}", // revokes the caller's own token; see TestAuthorizations
 }
 
-// Every change is in a trail: who, what, from where, by which token.
+// Every change is in a trail: who, what, from where, by which token. An
+// endpoint that is in neither list fails this test.
 func TestEveryChangeIsAudited(t *testing.T) {
 	r := newRig(t)
 	r.as("eve@example.com")
 	app := r.app("audited")
 	r.deploy(app, map[string]string{"web": "bin/web"})
 	r.dynos.add(app, "web.1", 3, manifold.StateUp)
-	done := map[string]bool{}
-	change := func(pattern string) {
-		if done[pattern] {
-			return
-		}
-		done[pattern] = true
-		want := changes[pattern]
-		method, path, _ := strings.Cut(pattern, " ")
+	blob := into[source](r.send("POST", "/sources", "").want(201)).Blob
+	r.put(blob.Put, "code")
+	made := ""
+	listed := map[string]bool{}
+	for _, x := range changes {
+		listed[x.pattern] = true
+		method, path, _ := strings.Cut(x.pattern, " ")
 		trail := "/account/audit"
-		if strings.HasPrefix(path, "/apps/") {
+		if strings.HasPrefix(path, "/apps/") && x.pattern != "DELETE /apps/{app}" {
 			trail = "/apps/audited/audit"
 		}
-		at := strings.NewReplacer("{app}", "audited", "{type}", "web", "{dyno}", "web.1", "{user}", "eve@example.com", "{id}", "~",
-			"{domain}", "www.example.com", "{feature}", "preboot", "{key}", "ada@desk").Replace(path)
-		if got := r.send(method, at, want.body); got.status/100 != 2 {
-			t.Errorf("%s: %d %s", pattern, got.status, got.text)
-			return
+		if x.pattern == "POST /apps/{app}/builds" {
+			x.body = `{"source_blob":{"url":"` + blob.Get + `"}}`
 		}
-		entries := into[[]shownEntry](r.send("GET", trail, "", "Range", "seq ..; order=desc,max=1"))
-		if len(entries) != 1 {
-			t.Errorf("%s: no trail", pattern)
-			return
+		at := strings.NewReplacer("{app}", "audited", "{type}", "web", "{dyno}", "web.1", "{user}", "eve@example.com", "{feature}", "preboot",
+			"{id}", made, "{domain}", made, "{key}", made, "{drain}", made, "{webhook}", made, "{job}", made, "{build}", made).Replace(path)
+		if strings.Contains(at, "{") {
+			t.Fatalf("%s: what is %s?", x.pattern, at)
 		}
-		e := entries[0]
-		if !strings.Contains(e.Action, want.said) || e.User.Email != "ada@example.com" || e.From != "127.0.0.1" || len(e.RequestID) != 36 || len(e.Authorization.ID) != 36 || e.CreatedAt == "" {
-			t.Errorf("%s is audited as %+v, want %q", pattern, e, want.said)
+		got := r.send(method, at, x.body)
+		if got.status/100 != 2 {
+			t.Errorf("%s: %d %s", x.pattern, got.status, got.text)
+			continue
+		}
+		if method == "POST" && !strings.Contains(path, "/actions/") {
+			made = into[struct{ ID string }](got).ID
+		}
+		if x.pattern == "DELETE /apps/{app}" {
+			r.app("audited") // for the rest to look at
+		}
+		entries := into[[]shownEntry](r.send("GET", trail, "", "Range", "seq ..; order=desc,max=3"))
+		i := slices.IndexFunc(entries, func(e shownEntry) bool { return strings.Contains(e.Action, x.said) })
+		if i < 0 {
+			t.Errorf("%s is audited as %+v, want %q", x.pattern, entries, x.said)
+			continue
+		}
+		if e := entries[i]; e.User.Email != "ada@example.com" || e.From != "127.0.0.1" || len(e.RequestID) != 36 || len(e.Authorization.ID) != 36 || e.CreatedAt == "" {
+			t.Errorf("%s is audited as %+v", x.pattern, e)
+		}
+		if text := r.send("GET", trail, "").text; strings.Contains(text, "hunter2") {
+			t.Errorf("the trail holds a secret: %s", text)
 		}
 	}
-	for _, pattern := range inOrder {
-		change(pattern)
-	}
-	for pattern := range changes {
-		change(pattern)
-	}
-	if trail := r.send("GET", "/apps/audited/audit", "").text; strings.Contains(trail, "hunter2") {
-		t.Errorf("the trail holds a config var's value: %s", trail)
-	}
-	r.send("DELETE", "/apps/audited", "").want(200)
-	last := into[[]shownEntry](r.send("GET", "/account/audit", "", "Range", "seq ..; order=desc,max=1").want(206))
-	if last[0].Action != "Destroy app audited" {
-		t.Errorf("the destruction is audited as %+v", last)
+	for _, resource := range resources {
+		for pattern := range resource(&api{}) {
+			if !strings.HasPrefix(pattern, "GET ") && !listed[pattern] && !slices.Contains(unaudited, pattern) {
+				t.Errorf("%s is neither audited here nor said to change nothing", pattern)
+			}
+		}
 	}
 	if left, err := r.store.Audit(t.Context(), app.ID); err != nil || len(left) > 0 {
 		t.Errorf("a destroyed app leaves %d entries (%v)", len(left), err)
@@ -113,8 +138,9 @@ func TestEveryChangeIsAudited(t *testing.T) {
 func TestAuditIsBounded(t *testing.T) {
 	r := newRig(t)
 	const more = 50
+	ctx := store.By(t.Context(), &store.Author{ID: r.user.ID, Email: r.user.Email})
 	for i := range store.MaxAudit + more {
-		if err := r.store.Record(t.Context(), r.user.ID, store.Entry{Action: fmt.Sprint(i)}); err != nil {
+		if err := r.store.Record(ctx, r.user.ID, fmt.Sprint(i)); err != nil {
 			t.Fatal(err)
 		}
 	}

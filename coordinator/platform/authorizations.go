@@ -61,7 +61,6 @@ func (a *api) createAuthorization(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.note("Create authorization %s (%s)", made.ID, made.Description)
 	return created(authorizationObject(c.user, made, token))
 }
 
@@ -117,7 +116,6 @@ func (a *api) patchAuthorization(c *call) (answer, error) {
 	if x, _, err = a.Store.Reauthorize(c.Context(), c.user.ID, x.ID, in.Description, false); err != nil {
 		return answer{}, gone(err)
 	}
-	c.note("Update authorization %s (%s)", x.ID, x.Description)
 	return ok(authorizationObject(c.user, x, x.Hint))
 }
 
@@ -131,7 +129,6 @@ func (a *api) regenerateToken(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, gone(err)
 	}
-	c.note("Regenerate the token of authorization %s (%s)", x.ID, x.Description)
 	return ok(authorizationObject(c.user, x, token))
 }
 
@@ -156,7 +153,6 @@ func (a *api) end(c *call, x store.Authorization) (answer, error) {
 	if err := a.Store.Revoke(c.Context(), c.user.ID, x.ID); err != nil {
 		return answer{}, gone(err)
 	}
-	c.note("Revoke authorization %s (%s)", x.ID, x.Description)
 	return ok(authorizationObject(c.user, x, x.Hint))
 }
 

@@ -48,7 +48,6 @@ func (a *api) setBuildpacks(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Set %d buildpacks", len(urls))
 	return ok(buildpackObjects(app))
 }
 

@@ -89,7 +89,7 @@ func (a *api) createBuild(c *call, app manifold.App) (answer, error) {
 	if in.Source.URL == nil || *in.Source.URL == "" {
 		return answer{}, invalidParams("The build needs a source_blob with a url: make one with POST /sources, and upload a gzipped tar to its put_url.")
 	}
-	req := compiler.Request{App: app, By: c.user}
+	req := compiler.Request{App: app, By: c.user, Author: c.signature("")}
 	set(&req.Commit, in.Source.Version)
 	if err := checkVersion(req.Commit); err != nil {
 		return answer{}, err
@@ -119,7 +119,6 @@ func (a *api) createBuild(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.record(app.ID, "Start build "+b.ID) // the log has it from the compiler
 	return created(c.buildObject(app, b))
 }
 

@@ -39,7 +39,7 @@ func (f *fakeBuilds) Start(r compiler.Request) (manifold.Build, error) {
 	}
 	b := manifold.Build{ID: uuid.NewString(), App: r.App.ID, User: r.By.Email, UserID: r.By.ID, Status: manifold.BuildPending,
 		Version: r.Commit, Stack: "cedar", Buildpacks: r.App.Buildpacks, Output: rand.Text()}
-	_, err := f.store.PutBuild(context.Background(), &b)
+	_, err := f.store.PutBuild(store.By(context.Background(), r.Author), &b)
 	return b, err
 }
 

@@ -135,7 +135,6 @@ func (a *api) addCollaborator(c *call, app manifold.App) (answer, error) {
 	if user.ID == app.Owner {
 		return answer{}, invalidParams(fmt.Sprintf("%s owns %s.", user.Email, app.Name))
 	}
-	present := app.Lets(user.ID)
 	now := time.Now().UTC().Truncate(time.Second)
 	app, err = a.Store.UpdateApp(c.Context(), app.ID, func(app *manifold.App) error {
 		if app.Lets(user.ID) {
@@ -149,9 +148,6 @@ func (a *api) addCollaborator(c *call, app manifold.App) (answer, error) {
 	})
 	if err != nil {
 		return answer{}, err
-	}
-	if !present {
-		c.say(app, "Add %s as collaborator", user.Email)
 	}
 	i := slices.IndexFunc(app.Collaborators, func(p manifold.Collaborator) bool { return p.User == user.ID })
 	return created(collaboratorObject(app, user, "collaborator", app.Collaborators[i].AddedAt))
@@ -178,6 +174,5 @@ func (a *api) removeCollaborator(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Remove %s as collaborator", user["email"])
 	return ok(o)
 }

@@ -121,7 +121,6 @@ func (a *api) addDomain(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Add domain %s", host)
 	return created(domainObject(app, added, "custom", a.hostOf(app.Name)))
 }
 
@@ -165,6 +164,5 @@ func (a *api) removeDomain(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Remove domain %s", d["hostname"])
 	return ok(d)
 }

@@ -33,6 +33,8 @@ type call struct {
 	id    string // Request-Id of our answer
 	user  manifold.User
 	token store.Authorization
+
+	author *store.Author
 }
 
 // handler answers one endpoint. It writes nothing itself.
@@ -66,6 +68,7 @@ func (c *call) admit(h handler, header http.Header) (answer, error) {
 	if err := c.authenticate(); err != nil {
 		return answer{}, err
 	}
+	c.sign("")
 	if err := c.spend(header); err != nil {
 		return answer{}, err
 	}
@@ -167,7 +170,9 @@ func onApp(h func(*call, manifold.App) (answer, error)) handler {
 		if err != nil {
 			return answer{}, err
 		}
-		return h(c, app)
+		ans, err := h(c, app)
+		c.logChanges(app)
+		return ans, err
 	}
 }
 

@@ -54,7 +54,6 @@ func (a *api) addDrain(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Add log drain %s", d.Token) // its URL may hold a password
 	return created(drainObject(d))
 }
 
@@ -66,7 +65,6 @@ func (a *api) removeDrain(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Remove log drain %s", d.Token)
 	return ok(drainObject(d))
 }
 

@@ -60,7 +60,6 @@ func (a *api) patchFeature(c *call, app manifold.App) (answer, error) {
 	if in.Enabled == nil {
 		return answer{}, invalidParams("Enabled is missing: it must be true or false.")
 	}
-	was := app.Feature(f.Name)
 	app, err = a.Store.UpdateApp(c.Context(), app.ID, func(app *manifold.App) error {
 		set := maps.Clone(app.Features)
 		if set == nil {
@@ -72,9 +71,6 @@ func (a *api) patchFeature(c *call, app manifold.App) (answer, error) {
 	})
 	if err != nil {
 		return answer{}, err
-	}
-	if was != *in.Enabled {
-		c.say(app, "%s feature %s", map[bool]string{true: "Enable", false: "Disable"}[*in.Enabled], f.Name)
 	}
 	return ok(featureObject(app, f))
 }

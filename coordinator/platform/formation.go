@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
-	"strings"
 
 	"manifold"
 )
@@ -148,22 +147,9 @@ func (a *api) patchOneFormation(c *call, app manifold.App) (answer, error) {
 // scale does all of the wishes or none. Relative quantities apply to what is
 // there when the change is made, so that two writers' "+1" add up to 2.
 func (a *api) scale(c *call, app manifold.App, wishes []scaling) ([]manifold.Formation, error) {
-	formation, err := a.Store.UpdateFormation(c.Context(), app.ID, func(present []manifold.Formation) ([]manifold.Formation, error) {
+	return a.Store.UpdateFormation(c.Context(), app.ID, func(present []manifold.Formation) ([]manifold.Formation, error) {
 		return scaled(app, present, wishes)
 	})
-	if err != nil {
-		return nil, err
-	}
-	var parts []string
-	for _, f := range formation {
-		if slices.ContainsFunc(wishes, func(w scaling) bool { return w.Type == f.Type || w.Type == f.ID }) {
-			parts = append(parts, fmt.Sprintf("%s@%d:%s", f.Type, f.Quantity, f.Size))
-		}
-	}
-	if len(parts) > 0 {
-		c.say(app, "Scaled to %s", strings.Join(parts, " "))
-	}
-	return formation, nil
 }
 
 // scaled changes formation, which is the caller's own.

@@ -76,7 +76,6 @@ func (a *api) createJob(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Add scheduled job `%s`", job.Command)
 	return created(jobObject(app, job))
 }
 
@@ -118,7 +117,6 @@ func (a *api) patchJob(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Update scheduled job `%s`", job.Command)
 	return ok(jobObject(app, job))
 }
 
@@ -130,7 +128,6 @@ func (a *api) deleteJob(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Remove scheduled job `%s`", job.Command)
 	return ok(jobObject(app, job))
 }
 

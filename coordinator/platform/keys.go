@@ -52,7 +52,6 @@ func (a *api) addKey(c *call) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.note("Add SSH key %s", k.Fingerprint)
 	return created(keyObject(c.user, k))
 }
 
@@ -110,6 +109,5 @@ func (a *api) removeKey(c *call) (answer, error) {
 	if err := a.Store.RemoveKey(c.Context(), c.user.ID, k); err != nil {
 		return answer{}, err
 	}
-	c.note("Remove SSH key %s", k.Fingerprint)
 	return ok(keyObject(c.user, k))
 }

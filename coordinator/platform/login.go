@@ -259,11 +259,8 @@ func (a *api) loginToken(r *http.Request, x *login) (string, error) {
 		return "", store.ErrConflict
 	default:
 	}
-	made, token, err := a.Store.Authorize(ctx, user, x.description, []string{store.ScopeGlobal}, 30*24*time.Hour)
-	if err != nil {
-		return "", err
-	}
-	c := &call{Request: r, api: a, user: user}
-	c.note("Create authorization %s (%s) by browser login", made.ID, made.Description)
-	return token, nil
+	c := &call{Request: r.WithContext(ctx), api: a, user: user}
+	c.sign("browser login")
+	_, token, err := a.Store.Authorize(c.Context(), user, x.description, []string{store.ScopeGlobal}, 30*24*time.Hour)
+	return token, err
 }

@@ -95,22 +95,10 @@ func formationObject(app manifold.App, f manifold.Formation, command string) obj
 func dynoObject(app manifold.App, d scheduler.Dyno, release string) object {
 	return object{
 		"id": d.Assignment, "app": appRef(app), "name": d.Name, "type": d.Type, "command": d.Command,
-		"size": d.Size, "state": shownState(d.State), "attach_url": nil,
+		"size": d.Size, "state": d.State.Shown(), "attach_url": nil,
 		"release":    object{"id": release, "version": d.Release},
 		"created_at": when(d.CreatedAt), "updated_at": when(d.Since),
 	}
-}
-
-// shownState puts a dyno's state into the API's words, which know no stopping
-// and nothing before starting.
-func shownState(s manifold.State) string {
-	switch s {
-	case "":
-		return string(manifold.StateStarting)
-	case manifold.StateStopping:
-		return string(manifold.StateUp)
-	}
-	return string(s)
 }
 
 // releaseObject shows a release; current is the version that runs. Releases

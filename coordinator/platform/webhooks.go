@@ -74,7 +74,6 @@ func (a *api) addWebhook(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	c.say(app, "Add webhook %s", w.ID) // its URL may hold a password
 	return answer{status: http.StatusCreated, value: webhookObject(app, w), header: http.Header{"Heroku-Webhook-Secret": {w.Secret}}}, nil
 }
 
@@ -90,7 +89,6 @@ func (a *api) patchWebhook(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, noSuchWebhook(app, err)
 	}
-	c.say(app, "Update webhook %s", w.ID)
 	return ok(webhookObject(app, w))
 }
 
@@ -99,7 +97,6 @@ func (a *api) removeWebhook(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, noSuchWebhook(app, err)
 	}
-	c.say(app, "Remove webhook %s", w.ID)
 	return ok(webhookObject(app, w))
 }
 

@@ -56,7 +56,7 @@ func TestWebhooksThatCannotBe(t *testing.T) {
 	for body, words := range map[string]string{
 		``: "needs a url", `{"url":"http://h/"}`: "needs a url", `{"url":7}`: "", `{"url":"ftp://h",` + good + `}`: "must begin with",
 		`{"url":"syslog://h:514",` + good + `}`: "must begin with", `{"url":"http://h/\r\nX: y",` + good + `}`: "escaped",
-		`{"url":"http://h/","include":[],"level":"notify"}`: "api:build, api:release", `{"url":"http://h/","include":["dyno"],"level":"notify"}`: "api:build, api:release",
+		`{"url":"http://h/","include":[],"level":"notify"}`: "api:build, api:collaborator", `{"url":"http://h/","include":["api:addon"],"level":"notify"}`: "api:release, dyno",
 		`{"url":"http://h/","include":"api:release","level":"notify"}`: "", `{"url":"http://h/","include":["api:release"],"level":"x"}`: "notify or sync",
 		`{"url":"http://h/","authorization":"a\nb",` + good + `}`: "printable",
 	} {

@@ -55,6 +55,23 @@ func (s *Scheduler) Dynos(app string) []Dyno {
 	return dynos
 }
 
+// All lists the dynos of all apps, those that are being replaced too, and
+// returns a channel that is closed when that may have changed. It is nil as
+// long as nothing is known.
+func (s *Scheduler) All() (dynos []Dyno, changed <-chan struct{}) {
+	st, changed := s.watch()
+	if st == nil {
+		return nil, changed
+	}
+	dynos = make([]Dyno, 0, len(st.stored.placements))
+	for _, p := range st.stored.placements {
+		if p.Assignment.Job == nil {
+			dynos = append(dynos, st.show(p))
+		}
+	}
+	return dynos, changed
+}
+
 func (st *state) show(p store.Placement) Dyno {
 	a := p.Assignment
 	d := Dyno{

@@ -66,7 +66,9 @@ func (s *Store) insertApp(ctx context.Context, app manifold.App, by manifold.Use
 			if err := s.insertRelease(t, r, 0); err != nil {
 				return err
 			}
+			t.noteRelease(r)
 		}
+		t.note(by.ID, "Create app %s", app.Name)
 		return errors.Join(
 			t.insert(key("apps", app.ID), appRecord{App: app, Head: len(first), Serving: len(first)}),
 			t.insert(key("formations", app.ID), []manifold.Formation{}))
@@ -121,6 +123,7 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 		}
 		app = was.App
 		app.Buildpacks, app.Features = slices.Clone(app.Buildpacks), maps.Clone(app.Features)
+		app.Domains, app.Collaborators = slices.Clone(app.Domains), slices.Clone(app.Collaborators)
 		if err := change(&app); err != nil {
 			return err
 		}
@@ -132,6 +135,9 @@ func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.
 			t.remove(key("names", was.Name))
 		}
 		if err := t.claimDomains(app, was.Domains); err != nil {
+			return err
+		}
+		if err := s.changed(t, was.App, app); err != nil {
 			return err
 		}
 		was.App = app
@@ -160,6 +166,9 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 			}
 		}
 		slices.Sort(slugs)
+		if by := author(t.ctx); by != nil {
+			t.note(by.ID, "Destroy app %s", app.Name)
+		}
 		t.remove(key("apps", id))
 		t.remove(key("names", app.Name))
 		t.remove(key("formations", id))

@@ -120,6 +120,7 @@ func (s *Store) Authorize(ctx context.Context, user manifold.User, description s
 		}
 		var err error
 		a, token, err = s.mintToken(t, grant{User: user.ID, Description: description, Scope: scope}, ttl)
+		t.note(user.ID, "Create authorization %s (%s)", a.ID, a.Description)
 		return err
 	})
 	return a, token, err
@@ -173,6 +174,11 @@ func (s *Store) Revoke(ctx context.Context, user, id string) error {
 		return err
 	}
 	return s.transact(ctx, func(t *tx) error {
+		var g grant
+		if found, err := t.get(at, &g); err != nil || !found {
+			return cmp.Or(err, fmt.Errorf("authorization %s: %w", clip(id), ErrNotFound))
+		}
+		t.note(user, "Revoke authorization %s (%s)", id, g.Description)
 		t.remove(at)
 		return nil
 	})
@@ -200,12 +206,14 @@ func (s *Store) Reauthorize(ctx context.Context, user, id string, description *s
 		}
 		if !renew {
 			a = g.authorization()
+			t.note(user, "Update authorization %s (%s)", id, g.Description)
 			return t.put(at, g)
 		}
 		var ttl time.Duration
 		if !g.ExpiresAt.IsZero() {
 			ttl = g.ExpiresAt.Sub(g.CreatedAt)
 		}
+		t.note(user, "Regenerate the token of authorization %s (%s)", id, g.Description)
 		t.remove(at)
 		var err error
 		a, token, err = s.mintToken(t, g, ttl)

@@ -38,10 +38,14 @@ func (s *Store) PutBuild(ctx context.Context, b *manifold.Build) (forgotten []st
 		if err != nil {
 			return err
 		}
-		if action := buildAction(found, was, *b); action != "" {
-			if err := s.buildEvent(t, app, *b, action); err != nil {
-				return err
-			}
+		if !found {
+			t.note(b.App, "Start build %s", b.ID)
+			err = s.buildEvent(t, app, *b, nil)
+		} else if was.Status != b.Status {
+			err = s.buildEvent(t, app, *b, &was)
+		}
+		if err != nil {
+			return err
 		}
 		forgotten = nil
 		for _, old := range others {
@@ -53,17 +57,6 @@ func (s *Store) PutBuild(ctx context.Context, b *manifold.Build) (forgotten []st
 		return t.put(buildKey(b.App, b.ID), b)
 	})
 	return forgotten, err
-}
-
-// buildAction is what webhooks are told of a build that is written, if anything.
-func buildAction(found bool, was, b manifold.Build) string {
-	switch {
-	case !found:
-		return manifold.ActionCreate
-	case was.Status != b.Status:
-		return manifold.ActionUpdate
-	}
-	return ""
 }
 
 // Builds lists an app's builds, oldest first; of the empty name those of all

@@ -37,8 +37,10 @@ func writeUntilKilled(dir string) error {
 	if err != nil {
 		return err
 	}
+	ctx = By(ctx, &Author{ID: ada.ID, Email: ada.Email})
 	for {
 		r, err := s.AddRelease(ctx, app.ID, ada, func(r *manifold.Release) error {
+			r.Description = "Set LAST config vars"
 			r.Config["LAST"] = strconv.Itoa(r.Version + 1)
 			return nil
 		})
@@ -75,6 +77,10 @@ func TestKillLosesNothing(t *testing.T) {
 		}
 		if head := must(s.CurrentRelease(t.Context(), app.ID))(t); head.Version != len(releases) {
 			t.Fatalf("round %d: current is v%d of %d", round, head.Version, len(releases))
+		}
+		trail := must(s.Audit(t.Context(), app.ID))(t)
+		if e := trail[len(trail)-1]; e.Action != fmt.Sprintf("Set LAST config vars (v%d)", len(releases)) || e.User != ada.Email || int(e.Seq) != len(releases)-2 {
+			t.Fatalf("round %d: after v%d the audit trail ends with %+v", round, len(releases), e)
 		}
 		last = len(releases)
 		s.Close()

@@ -70,13 +70,14 @@ func (s *Store) AddDrain(ctx context.Context, app, url string) (d manifold.Drain
 	d = manifold.Drain{
 		ID: uuid.NewString(), App: app, URL: url, Token: "d." + uuid.NewString(), CreatedAt: now, UpdatedAt: now,
 	}
-	err = s.updateDrains(ctx, app, func(drains []manifold.Drain) ([]manifold.Drain, error) {
+	err = s.updateDrains(ctx, app, func(t *tx, drains []manifold.Drain) ([]manifold.Drain, error) {
 		if len(drains) >= manifold.MaxDrains {
 			return nil, &manifold.InvalidError{What: "App", Why: fmt.Sprintf("has %d log drains already, which is the most it can have: remove one first", manifold.MaxDrains)}
 		}
 		if slices.ContainsFunc(drains, func(other manifold.Drain) bool { return other.URL == url }) {
 			return nil, fmt.Errorf("log drain %w", ErrTaken)
 		}
+		t.note(app, "Add log drain %s", d.Token) // its URL may hold a password
 		return append(drains, d), nil
 	})
 	return d, err
@@ -85,12 +86,13 @@ func (s *Store) AddDrain(ctx context.Context, app, url string) (d manifold.Drain
 // RemoveDrain takes a drain from an app and returns what it was. It is named
 // by its id, token or URL.
 func (s *Store) RemoveDrain(ctx context.Context, app, name string) (d manifold.Drain, err error) {
-	err = s.updateDrains(ctx, app, func(drains []manifold.Drain) ([]manifold.Drain, error) {
+	err = s.updateDrains(ctx, app, func(t *tx, drains []manifold.Drain) ([]manifold.Drain, error) {
 		i := slices.IndexFunc(drains, func(d manifold.Drain) bool { return DrainNamed(d, name) })
 		if i < 0 {
 			return nil, fmt.Errorf("log drain: %w", ErrNotFound)
 		}
 		d = drains[i]
+		t.note(app, "Remove log drain %s", d.Token)
 		return slices.Delete(drains, i, i+1), nil
 	})
 	return d, err
@@ -101,7 +103,7 @@ func DrainNamed(d manifold.Drain, name string) bool {
 	return name == d.ID || name == d.Token || strings.TrimSuffix(name, "/") == strings.TrimSuffix(d.URL, "/")
 }
 
-func (s *Store) updateDrains(ctx context.Context, app string, change func([]manifold.Drain) ([]manifold.Drain, error)) error {
+func (s *Store) updateDrains(ctx context.Context, app string, change func(*tx, []manifold.Drain) ([]manifold.Drain, error)) error {
 	return s.transact(ctx, func(t *tx) error {
 		if _, err := t.app(app); err != nil { // an app that goes meanwhile takes its drains along
 			return err
@@ -114,7 +116,7 @@ func (s *Store) updateDrains(ctx context.Context, app string, change func([]mani
 		if err != nil {
 			return err
 		}
-		if drains, err = change(drains); err != nil {
+		if drains, err = change(t, drains); err != nil {
 			return err
 		}
 		if len(drains) == 0 {

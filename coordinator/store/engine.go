@@ -48,6 +48,7 @@ type tx struct {
 	engine engine
 	seen   map[string]int64
 	writes []write
+	notes  []note
 }
 
 func (s *Store) begin(ctx context.Context) *tx {
@@ -98,7 +99,8 @@ func decode(r record, v any) error {
 const maxTries = 64
 
 // transact runs try until its commit is not overtaken, then returns what try
-// returned. An error of try ends it; nothing is written then.
+// returned. An error of try ends it; nothing is written then. What try noted is
+// in the audit trail from the same moment on.
 func (s *Store) transact(ctx context.Context, try func(*tx) error) error {
 	for n := range maxTries {
 		t := s.begin(ctx)
@@ -108,12 +110,21 @@ func (s *Store) transact(ctx context.Context, try func(*tx) error) error {
 		if len(t.writes) == 0 {
 			return nil
 		}
+		if err := t.enter(s.stamp()); err != nil {
+			return err
+		}
 		done, err := s.engine.commit(ctx, t.seen, t.writes)
 		if err != nil {
 			return err
 		}
 		if done {
+			t.report()
 			return nil
+		}
+		if n == 0 && len(t.notes) > 0 { // those who meet at one trail take turns
+			turn := s.turn(t.notes[0].subject)
+			turn.Lock()
+			defer turn.Unlock()
 		}
 		if err := pause(ctx, rand.N(min(time.Millisecond<<min(n, 5), 20*time.Millisecond))); err != nil {
 			return err

@@ -39,7 +39,10 @@ func (s *Store) UpdateFormation(ctx context.Context, app string, change func([]m
 		if formation, err = change(slices.Clone(was)); err != nil {
 			return err
 		}
-		return s.putFormation(t, app, was, formation)
+		if err := s.putFormation(t, app, was, formation); err != nil {
+			return err
+		}
+		return s.scaled(t, app, was, formation)
 	})
 	return formation, err
 }

@@ -33,6 +33,7 @@ func (s *Store) AddJob(ctx context.Context, job manifold.ScheduledJob) (manifold
 		if len(all) >= MaxJobs {
 			return &manifold.InvalidError{What: "Scheduled jobs", Why: fmt.Sprintf("may be at most %d in number", MaxJobs)}
 		}
+		t.note(job.App, "Add scheduled job `%s`", job.Command)
 		return t.insert(jobKey(job.App, job.ID), job)
 	})
 	return job, err
@@ -80,6 +81,7 @@ func (s *Store) UpdateJob(ctx context.Context, app, id string, change func(*mani
 		if job.Schedule != was.Schedule {
 			job.Due = job.Schedule.Last(job.UpdatedAt)
 		}
+		t.note(app, "Update scheduled job `%s`", job.Command)
 		return t.put(jobKey(app, id), job)
 	})
 	return job, err
@@ -88,9 +90,11 @@ func (s *Store) UpdateJob(ctx context.Context, app, id string, change func(*mani
 // RemoveJob removes a scheduled job. Its dynos run on.
 func (s *Store) RemoveJob(ctx context.Context, app, id string) error {
 	return s.transact(ctx, func(t *tx) error {
-		if _, err := t.job(app, id); err != nil {
+		job, err := t.job(app, id)
+		if err != nil {
 			return err
 		}
+		t.note(app, "Remove scheduled job `%s`", job.Command)
 		t.remove(jobKey(app, id))
 		return nil
 	})

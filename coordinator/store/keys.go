@@ -40,6 +40,7 @@ func (s *Store) AddKey(ctx context.Context, user string, k Key) error {
 		} else if found {
 			return fmt.Errorf("key %s %w", k.Fingerprint, ErrTaken)
 		}
+		t.note(user, "Add SSH key %s", k.Fingerprint)
 		return t.put(at, k)
 	})
 }
@@ -56,6 +57,7 @@ func (s *Store) Keys(ctx context.Context, user string) ([]Key, error) {
 // RemoveKey forgets a key of a user.
 func (s *Store) RemoveKey(ctx context.Context, user string, k Key) error {
 	return s.transact(ctx, func(t *tx) error {
+		t.note(user, "Remove SSH key %s", k.Fingerprint)
 		t.remove(key("keys", user, k.Fingerprint))
 		return nil
 	})

@@ -59,7 +59,10 @@ func (s *Store) SetPassword(ctx context.Context, email, text string) error {
 		return err
 	}
 	p := newPassword(text)
-	return s.transact(ctx, func(t *tx) error { return t.put(key("passwords", user.ID), p) })
+	return s.transact(ctx, func(t *tx) error {
+		t.note(user.ID, "Set password")
+		return t.put(key("passwords", user.ID), p)
+	})
 }
 
 // Login finds the user whose address and password these are, or

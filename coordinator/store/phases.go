@@ -65,6 +65,7 @@ func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool
 		if err != nil {
 			return err
 		}
+		pending := r.Release
 		r.Status = manifold.ReleaseFailed
 		if succeeded {
 			r.Status = manifold.ReleaseSucceeded
@@ -72,7 +73,7 @@ func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool
 				return err
 			}
 		}
-		if err := s.releaseEvent(t, app, r.Release, manifold.ActionUpdate); err != nil {
+		if err := s.releaseEvent(t, app, r.Release, &pending); err != nil {
 			return err
 		}
 		t.remove(phaseKey(phase.App))

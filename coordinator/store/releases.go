@@ -246,9 +246,10 @@ func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*mani
 	if err := s.insertRelease(t, next, configOf); err != nil {
 		return none, err
 	}
-	if err := s.releaseEvent(t, app, next, manifold.ActionCreate); err != nil {
+	if err := s.releaseEvent(t, app, next, nil); err != nil {
 		return none, err
 	}
+	t.noteRelease(next)
 	return next, t.put(key("apps", id), app)
 }
 
@@ -274,6 +275,14 @@ func (s *Store) before(t *tx, id string) (app appRecord, serving, newest release
 		serving, err = s.release(t, id, app.serving())
 	}
 	return app, serving, newest, err
+}
+
+// noteRelease notes a release that was made.
+func (t *tx) noteRelease(r manifold.Release) {
+	t.note(r.App, "%s (v%d)", r.Description, r.Version)
+	if n := len(t.notes); n > 0 {
+		t.notes[n-1].release = true
+	}
 }
 
 // serve makes r the release that dynos run. The formation and the stack follow

@@ -54,7 +54,7 @@ var (
 //	hosts/HOST                host
 //	once/KEY                  value of Once, sealed
 //
-// Audit trails and webhooks lie elsewhere: see Record and AddWebhook.
+// Audit trails and webhooks lie elsewhere: see Author and AddWebhook.
 type Store struct {
 	engine  engine
 	vault   *vault
@@ -62,7 +62,7 @@ type Store struct {
 	cluster string
 	now     func() time.Time
 	closing func() error   // once
-	trails  [64]sync.Mutex // held while an entry is added to one of many audit trails
+	trails  [64]sync.Mutex // see turn
 }
 
 // root is what our keys start with in an etcd that others may use too.

@@ -5,10 +5,8 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/google/uuid"
 
@@ -74,17 +72,18 @@ func (s *Store) AddWebhook(ctx context.Context, w manifold.Webhook) (manifold.We
 	if err := w.Check(); err != nil {
 		return w, err
 	}
-	return w, s.updateWebhooks(ctx, w.App, func(hooks []manifold.Webhook) ([]manifold.Webhook, error) {
+	return w, s.updateWebhooks(ctx, w.App, func(t *tx, hooks []manifold.Webhook) ([]manifold.Webhook, error) {
 		if len(hooks) >= manifold.MaxWebhooks {
 			return nil, &manifold.InvalidError{What: "App", Why: fmt.Sprintf("has %d webhooks already, which is the most it can have: remove one first", manifold.MaxWebhooks)}
 		}
+		t.note(w.App, "Add webhook %s", w.ID) // its URL may hold a password
 		return append(hooks, w), nil
 	})
 }
 
 // UpdateWebhook changes what AddWebhook takes. Deliveries that wait go by it.
 func (s *Store) UpdateWebhook(ctx context.Context, app, id string, change func(*manifold.Webhook)) (w manifold.Webhook, err error) {
-	err = s.updateWebhooks(ctx, app, func(hooks []manifold.Webhook) ([]manifold.Webhook, error) {
+	err = s.updateWebhooks(ctx, app, func(t *tx, hooks []manifold.Webhook) ([]manifold.Webhook, error) {
 		i := slices.IndexFunc(hooks, func(w manifold.Webhook) bool { return w.ID == id })
 		if i < 0 {
 			return nil, noWebhook(id)
@@ -94,6 +93,7 @@ func (s *Store) UpdateWebhook(ctx context.Context, app, id string, change func(*
 		change(&w)
 		w.ID, w.App, w.CreatedAt, w.UpdatedAt = id, app, hooks[i].CreatedAt, s.stamp()
 		hooks[i] = w
+		t.note(app, "Update webhook %s", w.ID)
 		return hooks, w.Check()
 	})
 	return w, err
@@ -102,18 +102,19 @@ func (s *Store) UpdateWebhook(ctx context.Context, app, id string, change func(*
 // RemoveWebhook takes a webhook from an app and returns what it was. Its
 // deliveries that wait fail when their next attempt comes.
 func (s *Store) RemoveWebhook(ctx context.Context, app, id string) (w manifold.Webhook, err error) {
-	err = s.updateWebhooks(ctx, app, func(hooks []manifold.Webhook) ([]manifold.Webhook, error) {
+	err = s.updateWebhooks(ctx, app, func(t *tx, hooks []manifold.Webhook) ([]manifold.Webhook, error) {
 		i := slices.IndexFunc(hooks, func(w manifold.Webhook) bool { return w.ID == id })
 		if i < 0 {
 			return nil, noWebhook(id)
 		}
 		w = hooks[i]
+		t.note(app, "Remove webhook %s", w.ID)
 		return slices.Delete(hooks, i, i+1), nil
 	})
 	return w, err
 }
 
-func (s *Store) updateWebhooks(ctx context.Context, app string, change func([]manifold.Webhook) ([]manifold.Webhook, error)) error {
+func (s *Store) updateWebhooks(ctx context.Context, app string, change func(*tx, []manifold.Webhook) ([]manifold.Webhook, error)) error {
 	return s.transact(ctx, func(t *tx) error {
 		if _, err := t.app(app); err != nil { // an app that goes meanwhile takes its webhooks along
 			return err
@@ -122,7 +123,7 @@ func (s *Store) updateWebhooks(ctx context.Context, app string, change func([]ma
 		if err != nil {
 			return err
 		}
-		if hooks, err = change(hooks); err != nil {
+		if hooks, err = change(t, hooks); err != nil {
 			return err
 		}
 		if len(hooks) == 0 {
@@ -135,67 +136,6 @@ func (s *Store) updateWebhooks(ctx context.Context, app string, change func([]ma
 		}
 		return t.put(webhooksKey(app), s.vault.seal(plain, webhooksKey(app)))
 	})
-}
-
-// releaseEvent tells the app's webhooks of a release.
-func (s *Store) releaseEvent(t *tx, app appRecord, r manifold.Release, action string) error {
-	r.Config, r.Output = nil, "" // secret
-	serves := app.serving() == r.Version
-	return s.tell(t, app.App, manifold.WebhookEvent{
-		Include: manifold.EventRelease, Action: action, Actor: r.User, Release: &r, Serves: serves,
-	})
-}
-
-// buildEvent tells the app's webhooks of a build.
-func (s *Store) buildEvent(t *tx, app appRecord, b manifold.Build, action string) error {
-	b.Output, b.Buildpacks = "", nil // secret; URLs, which may hold passwords
-	return s.tell(t, app.App, manifold.WebhookEvent{
-		Include: manifold.EventBuild, Action: action, Actor: b.User, ActorID: b.UserID, Build: &b,
-	})
-}
-
-// actorID finds who has an email, the nil UUID if nobody has it any more.
-func (t *tx) actorID(email string) (string, error) {
-	id := uuid.Nil.String()
-	r, err := t.engine.get(t.ctx, key("emails", strings.ToLower(email)))
-	if err != nil || r.revision == 0 {
-		return id, err
-	}
-	return id, decode(r, &id)
-}
-
-// tell writes a delivery of the event for each webhook that includes it, in
-// one step with the change it tells of: neither is ever there alone.
-func (s *Store) tell(t *tx, app manifold.App, e manifold.WebhookEvent) error {
-	hooks, err := s.webhooks(t, app.ID)
-	if err != nil {
-		return err
-	}
-	hooks = slices.DeleteFunc(hooks, func(w manifold.Webhook) bool { return !slices.Contains(w.Include, e.Include) })
-	if len(hooks) == 0 {
-		return nil
-	}
-	if e.ActorID == "" {
-		if e.ActorID, err = t.actorID(e.Actor); err != nil {
-			return err
-		}
-	}
-	e.ID, e.App, e.AppName, e.CreatedAt = uuid.NewString(), app.ID, app.Name, s.stamp()
-	var head int64
-	if _, err := t.get(deliveryHead(app.ID), &head); err != nil {
-		return err
-	}
-	for _, w := range hooks {
-		head++
-		d := manifold.WebhookDelivery{
-			ID: uuid.NewString(), Seq: head, Webhook: w.ID, Level: w.Level, Event: e,
-			Status: manifold.DeliveryPending, NextAt: e.CreatedAt, CreatedAt: e.CreatedAt, UpdatedAt: e.CreatedAt,
-		}
-		if err := errors.Join(t.put(deliveryKey(app.ID, d.Seq), d), t.put(waitingKey(app.ID, d.Seq), waitingOf(d))); err != nil {
-			return err
-		}
-	}
-	return t.put(deliveryHead(app.ID), head)
 }
 
 // removeWebhooks removes all of this of an app.

@@ -115,6 +115,75 @@ func TestWebhookEvents(t *testing.T) {
 	}
 }
 
+// A change of an app, its formation, its domains or its people is told with who
+// made it and with what was before; who made it is in the audit trail too.
+func TestWebhookEventsOfChanges(t *testing.T) {
+	s := open(t, t.TempDir())
+	app := newApp(t, s, "hooked")
+	user, _, err := s.CreateUser(t.Context(), "eve@example.com")
+	if err != nil {
+		t.Fatal(err)
+	}
+	must(s.Deploy(t.Context(), app.ID, manifold.Slug{ProcessTypes: map[string]string{"web": "bin/web"}}, "Deploy 1", ada))(t)
+	newWebhook(t, s, app, manifold.EventApp, manifold.EventFormation, manifold.EventDomain, manifold.EventCollaborator, manifold.EventDyno)
+	by := &Author{ID: user.ID, Email: user.Email}
+	ctx := By(t.Context(), by)
+	change := func(f func(*manifold.App)) {
+		t.Helper()
+		must(s.UpdateApp(ctx, app.ID, func(app *manifold.App) error { f(app); return nil }))(t)
+	}
+	change(func(app *manifold.App) { app.Buildpacks = []string{"https://hunter2@h/"} })
+	change(func(app *manifold.App) { app.Name, app.Maintenance = "other-name", true })
+	change(func(app *manifold.App) {
+		app.Domains = append(app.Domains, manifold.Domain{ID: "d", Hostname: "www.example.com"})
+	})
+	change(func(app *manifold.App) { app.Domains = nil })
+	change(func(app *manifold.App) {
+		app.Collaborators = append(app.Collaborators, manifold.Collaborator{User: user.ID})
+	})
+	change(func(app *manifold.App) { app.Owner, app.Collaborators = user.ID, nil })
+	for _, quantity := range []int{2, 2} { // the second changes nothing
+		must(s.UpdateFormation(ctx, app.ID, func(f []manifold.Formation) ([]manifold.Formation, error) {
+			f[0].Quantity = quantity
+			return f, nil
+		}))(t)
+	}
+	up := &manifold.WebhookDyno{ID: "x", Name: "web.1", State: manifold.StateUp}
+	must(0, s.DynoEvent(t.Context(), app.ID, nil, up))(t)
+	must(0, s.DynoEvent(t.Context(), app.ID, up, nil))(t)
+	var got []string
+	for _, d := range must(s.WebhookDeliveries(t.Context(), app.ID))(t) {
+		line := d.Event.Include + " " + d.Event.Action + " by " + d.Event.Actor
+		if was := d.Event.Was; was != nil && was.Of != nil {
+			line += ": " + was.Of.Name + " of " + was.Email + ", " + d.Event.Of.Name + " of " + d.Event.Email
+		}
+		got = append(got, line)
+	}
+	want := []string{
+		"api:app update by eve@example.com: hooked of , other-name of ", // ada is no user of this store
+		"api:domain create by eve@example.com", "api:domain destroy by eve@example.com", "api:collaborator create by eve@example.com",
+		"api:app update by eve@example.com: other-name of , other-name of eve@example.com", "api:collaborator destroy by eve@example.com",
+		"api:formation update by eve@example.com", "dyno create by ", "dyno destroy by ",
+	}
+	if fmt.Sprintf("%q", got) != fmt.Sprintf("%q", want) {
+		t.Errorf("told\n%q, want\n%q", got, want)
+	}
+	words := by.Changes(app.ID)
+	trail := must(s.Audit(t.Context(), app.ID))(t)
+	want = []string{
+		"Set 1 buildpacks", "Renamed from hooked to other-name", "Enable maintenance mode", "Add domain www.example.com", "Remove domain www.example.com",
+		"Add eve@example.com as collaborator", "Transferred from  to eve@example.com", "Remove eve@example.com as collaborator", "Scaled to web@2:Standard-1X",
+	}
+	if fmt.Sprintf("%q", words) != fmt.Sprintf("%q", want) || len(trail) != len(want) || trail[len(want)-1].Action != want[len(want)-1] || len(by.Changes(app.ID)) > 0 {
+		t.Errorf("noted\n%q, want\n%q; the trail: %+v", words, want, trail)
+	}
+	for _, r := range must(s.engine.list(t.Context(), webhookRoot))(t) {
+		if bytes.Contains(r.value, []byte("hunter2")) {
+			t.Errorf("%s holds a secret: %s", r.key, r.value)
+		}
+	}
+}
+
 // An app's deliveries are a ring, and one whose place was taken is gone.
 func TestWebhookDeliveriesAreBounded(t *testing.T) {
 	s := open(t, t.TempDir())

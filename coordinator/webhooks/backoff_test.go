@@ -30,7 +30,7 @@ func newMemory(hooks ...string) *memory {
 	m := &memory{deliveries: map[string]manifold.WebhookDelivery{}, changes: make(chan struct{}, 1)}
 	for _, hook := range hooks {
 		id := "to " + hook
-		m.deliveries[id] = manifold.WebhookDelivery{ID: id, Webhook: hook, Status: manifold.DeliveryPending, NextAt: time.Now(), Event: manifold.WebhookEvent{Release: &manifold.Release{}}}
+		m.deliveries[id] = manifold.WebhookDelivery{ID: id, Webhook: hook, Status: manifold.DeliveryPending, NextAt: time.Now(), Event: manifold.WebhookEvent{WebhookSubject: manifold.WebhookSubject{Release: &manifold.Release{}}}}
 	}
 	return m
 }
