@@ -199,6 +199,8 @@ func TestWhoAnswersWhat(t *testing.T) {
 		body                string
 	}{
 		{"GET", "/healthz", "", 200, "ok"},
+		{"GET", "/api/v4/current-status", "", 200, `{"system":"Apps","status":"red"},{"system":"Tools","status":"green"}`}, // no host yet
+		{"GET", "/api/v4/current-status", "", 200, "No host is connected"},
 		{"GET", "/account", "", 401, "unauthorized"},
 		{"GET", "/account", "mfld_wrong", 401, "unauthorized"},
 		{"GET", "/stacks", token, 200, "cedar"},

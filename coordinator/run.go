@@ -107,21 +107,12 @@ func (r *rooms) front() (http.Handler, error) {
 			compiler.Registry(w, req)
 		case req.URL.Path == "/healthz":
 			r.health(w, req)
+		case req.URL.Path == statusPath:
+			r.status(w, req)
 		default:
 			api.ServeHTTP(w, req)
 		}
 	}), nil
-}
-
-// health answers 200 while the store does.
-func (r *rooms) health(w http.ResponseWriter, req *http.Request) {
-	if _, err := r.hosts(req.Context()); err != nil {
-		r.cfg.Log.Error("not healthy: the store does not answer", "err", err)
-		http.Error(w, "the store does not answer", http.StatusServiceUnavailable)
-		return
-	}
-	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-	fmt.Fprintln(w, "ok")
 }
 
 // door is one HTTP server and where it listens.

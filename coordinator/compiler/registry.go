@@ -3,6 +3,7 @@ package compiler
 import (
 	"encoding/json"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -13,7 +14,8 @@ import (
 // stands for what. It knows the buildpacks that come with this binary, as
 // heroku/NAME and NAME, and everyone may ask.
 //
-//	GET /buildpacks           all of them
+//	GET /buildpacks           all of them, or those that in[namespace][],
+//	                          in[name][] and like[description] ask for
 //	GET /buildpacks/{name}    one; blob_url is what an app is given
 func Registry(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
@@ -25,9 +27,11 @@ func Registry(w http.ResponseWriter, r *http.Request) {
 	status, shown := http.StatusOK, any(nil)
 	switch short := strings.TrimPrefix(name, "heroku/"); {
 	case name == "":
-		all := make([]map[string]any, len(order))
-		for i, known := range order {
-			all[i] = entry(known)
+		all, asked := []map[string]any{}, r.URL.Query()
+		for _, known := range order {
+			if found := entry(known); fits(found, asked) {
+				all = append(all, found)
+			}
 		}
 		shown = all
 	case slices.Contains(order, short):
@@ -39,6 +43,16 @@ func Registry(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
 	_ = json.NewEncoder(w).Encode(shown) // its reader may be gone
+}
+
+// fits says whether an entry is one of those a search asks for.
+func fits(found map[string]any, asked url.Values) bool {
+	for field, of := range map[string]string{"in[namespace][]": "namespace", "in[name][]": "name"} {
+		if names := asked[field]; len(names) > 0 && !slices.Contains(names, found[of].(string)) {
+			return false
+		}
+	}
+	return strings.Contains(found["description"].(string), asked.Get("like[description]"))
 }
 
 func entry(name string) map[string]any {

@@ -33,7 +33,7 @@ func Make(s manifold.Settings) ([]Var, error) {
 		return nil, err
 	}
 	api := "http://" + s.APIAddr
-	return []Var{
+	return append([]Var{
 		{"HEROKU_HOST", api},
 		{"HEROKU_API_KEY", token},
 		{"HEROKU_PARTICLEBOARD_URL", api}, // else each `GET /account` sends the token to a public host
@@ -50,7 +50,7 @@ func Make(s manifold.Settings) ([]Var, error) {
 		{"NO_PROXY", noProxy(host(s.APIAddr))},
 		{"NODE_EXTRA_CA_CERTS", bundle},
 		{"GIT_SSL_CAINFO", bundle},
-	}, nil
+	}, gitSettings(s.TLSAddr)...), nil
 }
 
 // Token reads the first user's API token.

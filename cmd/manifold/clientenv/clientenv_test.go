@@ -93,6 +93,39 @@ func TestShellReadsWhatIsPrinted(t *testing.T) {
 	}
 }
 
+// Git has the password for our address and for no other, keeps the settings
+// the user made, and gets no more of them by being told again.
+func TestGitIsToldThePassword(t *testing.T) {
+	s, _ := settings(t)
+	for _, v := range []Var{{"GIT_CONFIG_COUNT", "1"}, {"GIT_CONFIG_KEY_0", "user.name"}, {"GIT_CONFIG_VALUE_0", "Ada"}, {"GIT_TERMINAL_PROMPT", "0"}, {"GIT_CONFIG_GLOBAL", "/dev/null"}, {"GIT_CONFIG_SYSTEM", "/dev/null"}} {
+		t.Setenv(v.Name, v.Value)
+	}
+	for range 2 {
+		vars, err := Make(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range vars {
+			t.Setenv(v.Name, v.Value)
+		}
+	}
+	git := func(input string, args ...string) string {
+		cmd := exec.Command("git", args...)
+		cmd.Dir, cmd.Stdin = t.TempDir(), strings.NewReader(input)
+		out, _ := cmd.CombinedOutput()
+		return string(out)
+	}
+	if out := git("protocol=https\nhost=localhost:5443\n\n", "credential", "fill"); !strings.Contains(out, "\npassword=secret 'token'\n") {
+		t.Errorf("for our address git has: %s", out)
+	}
+	if out := git("protocol=https\nhost=localhost:5444\n\n", "credential", "fill"); strings.Contains(out, "secret") {
+		t.Errorf("for another address git has: %s", out)
+	}
+	if out := git("", "config", "user.name"); out != "Ada\n" || os.Getenv("GIT_CONFIG_COUNT") != "2" {
+		t.Errorf("the user's setting is %q, with %s of them in all", out, os.Getenv("GIT_CONFIG_COUNT"))
+	}
+}
+
 // The bundle keeps what the user trusted, holds no key, and does not grow when
 // the environment already points at it.
 func TestBundleKeepsWhatTheUserTrusts(t *testing.T) {
