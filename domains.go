@@ -35,7 +35,7 @@ func CheckHostname(text string) (string, error) {
 	case len(name) > 253 || len(labels) > 32:
 		return "", invalid("Hostname", "%q is too long: a domain name has at most 253 characters", clip(text))
 	case last == "localhost" || last == "local" || last == "localdomain" || last == "internal" || last == "arpa":
-		return "", invalid("Hostname", "%q is not a public domain name", clip(text))
+		return "", invalid("Hostname", "%q is not a public domain name such as www.example.com", clip(text))
 	case strings.Trim(last, "0123456789") == "" || isAddress(base):
 		return "", invalid("Hostname", "%q is an address, not a domain name", clip(text))
 	case len(labels) < 2 && wildcard:

@@ -12,6 +12,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -22,6 +23,9 @@ var embedded embed.FS
 // an app. The first hit wins, so static comes last: many apps of other kinds
 // hold an index.html.
 var order = []string{"ruby", "nodejs", "python", "go", "static"}
+
+// Included lists the buildpacks that come with this binary.
+func Included() []string { return slices.Clone(order) }
 
 // MaxBuildpacks is how many buildpacks an app may name.
 const MaxBuildpacks = 20

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"manifold"
+	"manifold/coordinator/compiler"
 )
 
 const (
@@ -61,7 +62,8 @@ func checkBuildpack(s string) error {
 		return &manifold.InvalidError{What: "Buildpack", Why: fmt.Sprintf("%q %s", clip(s), why)}
 	}
 	if s == "" {
-		return invalidParams("Buildpack is missing. Name it by git URL, by absolute path, or by the name of one that comes with the platform.")
+		// This is also what the CLI sends for a name that our registry does not know.
+		return invalidParams("There is no buildpack of that name here. Name one of " + strings.Join(compiler.Included(), ", ") + ", or give a git URL or an absolute path.")
 	}
 	if len(s) > maxBuildpackURL || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return refuse("is too long or has blanks in it")

@@ -162,7 +162,7 @@ func oneOffFault(app manifold.App, dyno string, err error) error {
 	case errors.Is(err, scheduler.ErrNotUp):
 		return &fault{Status: http.StatusUnprocessableEntity, ID: "invalid_params", Message: clip(dyno) + " is not up. Look at: heroku ps -a " + app.Name}
 	case errors.Is(err, scheduler.ErrNoHost):
-		return &fault{Status: http.StatusServiceUnavailable, ID: "service_unavailable", Message: "There is " + scheduler.ErrNoHost.Error() + "."}
+		return &fault{Status: http.StatusServiceUnavailable, ID: "service_unavailable", Message: "N" + scheduler.ErrNoHost.Error()[1:] + "."}
 	}
 	return err
 }

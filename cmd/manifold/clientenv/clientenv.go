@@ -43,7 +43,8 @@ func Make(s manifold.Settings) ([]Var, error) {
 		{"HEROKU_BUILDPACK_REGISTRY_URL", api},
 		{"HEROKU_STATUS_HOST", api},
 		{"HEROKU_EXEC_URL", "https://" + s.TLSAddr},
-		{"DISABLE_TELEMETRY", "true"}, // else the token goes to public analytics
+		{"DISABLE_TELEMETRY", "true"},              // else the token goes to public analytics
+		{"HEROKU_ANALYTICS_URL", api + "/healthz"}, // the same of CLIs before 11, which heed only this; it says ok to all
 		{"HEROKU_SKIP_NEW_VERSION_CHECK", "true"},
 		{"HEROKU_DISABLE_AUTOUPDATE", "1"},
 		{"HEROKU_NETRC_WRITE", "true"},
