@@ -293,3 +293,24 @@ func TestAThousandClients(t *testing.T) {
 		}
 	}
 }
+
+// A journal whose file somebody took away, or whose last turn failed half-way,
+// begins a new one.
+func TestJournalThatWasTakenAway(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "audit.log")
+	j, err := openJournal(path, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { j.close() }()
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	line := strings.Repeat("x", journalLimit/4)
+	for range 8 {
+		j.write(line)
+	}
+	if info, err := os.Stat(path); err != nil || info.Size() > journalLimit {
+		t.Errorf("its file: %v, %v", info, err)
+	}
+}

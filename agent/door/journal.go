@@ -2,7 +2,9 @@ package door
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"os"
 	"sync"
@@ -72,7 +74,7 @@ func (j *journal) write(v any) {
 func (j *journal) turn() {
 	old := j.file
 	err := os.Rename(j.path, j.path+".1")
-	if err == nil {
+	if err == nil || errors.Is(err, fs.ErrNotExist) { // somebody took it away, or the last turn ended here
 		err = j.open()
 	}
 	if err != nil {
