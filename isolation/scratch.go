@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"manifold"
+	"manifold/slugfs/loop"
 )
 
 // The writable layer of a dyno is an ext4 image of its own, mounted by loop
@@ -93,17 +94,17 @@ func (h *Host) newScratch(dir string, size manifold.Size, owner int) (*os.File, 
 // mountScratch mounts an ext4 image, attached nowhere: it lasts as long as
 // the descriptor or a dyno that got it. The loop device goes with it.
 func mountScratch(image string, readOnly bool) (*os.File, error) {
-	loop, err := attachLoop(image, readOnly)
+	device, err := loop.Attach(image, readOnly)
 	if err != nil {
 		return nil, fmt.Errorf("attach %s: %w", filepath.Base(image), err)
 	}
-	defer loop.Close()
+	defer device.Close()
 	super, err := unix.Fsopen("ext4", unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return nil, fmt.Errorf("open ext4: %w", err)
 	}
 	defer unix.Close(super)
-	settings := []struct{ key, value string }{{"source", loop.Name()}, {"errors", "continue"}}
+	settings := []struct{ key, value string }{{"source", device.Name()}, {"errors", "continue"}}
 	for _, s := range settings {
 		if err := unix.FsconfigSetString(super, s.key, s.value); err != nil {
 			return nil, fmt.Errorf("set %s of writable layer: %w", s.key, err)
@@ -185,45 +186,6 @@ func inOwnMounts(f func() error) error {
 	}()
 	<-done
 	return err
-}
-
-// attachLoop binds image to a free loop device that frees itself with its
-// last user (loop(4)).
-func attachLoop(image string, readOnly bool) (*os.File, error) {
-	mode, flags := os.O_RDWR, uint32(unix.LO_FLAGS_AUTOCLEAR)
-	if readOnly {
-		mode, flags = os.O_RDONLY, flags|unix.LO_FLAGS_READ_ONLY
-	}
-	file, err := os.OpenFile(image, mode|unix.O_NOFOLLOW, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, err
-	}
-	defer control.Close()
-	config := unix.LoopConfig{Fd: uint32(file.Fd()), Size: 4096, Info: unix.LoopInfo64{Flags: flags}}
-	for range 100 { // another process may take the free device first
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, fmt.Errorf("find a free loop device: %w", err)
-		}
-		loop, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDWR, 0)
-		if err != nil {
-			return nil, err
-		}
-		err = unix.IoctlLoopConfigure(int(loop.Fd()), &config)
-		if err == nil {
-			return loop, nil
-		}
-		loop.Close()
-		if err != unix.EBUSY {
-			return nil, fmt.Errorf("configure loop device: %w", err)
-		}
-	}
-	return nil, errors.New("every loop device was taken by somebody else")
 }
 
 // checkLoops says what a host without loop devices lacks, before any dyno is

@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strconv"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"manifold"
+	"manifold/slugfs/loop"
 )
 
 // mounted is one image's superblock, kept so that every dyno of a slug shares
@@ -92,11 +90,11 @@ func open(path string) (*mounted, error) {
 	if !errors.Is(err, unix.ENOTBLK) && !errors.Is(err, unix.EINVAL) {
 		return nil, err
 	}
-	loop, err := attachLoop(path)
+	device, err := loop.Attach(path, true)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("attach an image to a loop device: %w", err)
 	}
-	return &mounted{loop: loop}, nil
+	return &mounted{loop: device}, nil
 }
 
 func (m *mounted) another() (*os.File, error) {
@@ -139,48 +137,6 @@ func cloneTree(tree *os.File) (*os.File, error) {
 		return nil, fmt.Errorf("clone mount: %w", err)
 	}
 	return os.NewFile(uintptr(fd), tree.Name()), nil
-}
-
-// loopMu keeps our own goroutines from racing for a free loop device; with
-// other programs attachLoop tries again.
-var loopMu sync.Mutex
-
-// attachLoop binds the file to a free loop device, read-only; see loop(4).
-func attachLoop(path string) (*os.File, error) {
-	loopMu.Lock()
-	defer loopMu.Unlock()
-	file, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	defer file.Close()
-	control, err := os.OpenFile("/dev/loop-control", os.O_RDWR, 0)
-	if err != nil {
-		return nil, fmt.Errorf("find a loop device: %w", err)
-	}
-	defer control.Close()
-	config := &unix.LoopConfig{Fd: uint32(file.Fd())}
-	config.Info.Flags = unix.LO_FLAGS_READ_ONLY | unix.LO_FLAGS_AUTOCLEAR
-	copy(config.Info.File_name[:len(config.Info.File_name)-1], filepath.Base(path))
-	for range 32 {
-		n, err := unix.IoctlRetInt(int(control.Fd()), unix.LOOP_CTL_GET_FREE)
-		if err != nil {
-			return nil, fmt.Errorf("find a loop device: %w", err)
-		}
-		device, err := os.OpenFile("/dev/loop"+strconv.Itoa(n), os.O_RDONLY, 0)
-		if err != nil {
-			return nil, fmt.Errorf("open a loop device: %w", err)
-		}
-		err = unix.IoctlLoopConfigure(int(device.Fd()), config)
-		if err == nil {
-			return device, nil
-		}
-		device.Close()
-		if !errors.Is(err, unix.EBUSY) {
-			return nil, fmt.Errorf("configure %s: %w", device.Name(), err)
-		}
-	}
-	return nil, errors.New("find a loop device: others took every free one first")
 }
 
 // checkImage looks at the superblock, so that a file that is no image, or

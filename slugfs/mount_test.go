@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"manifold"
+	"manifold/slugfs/loop"
 )
 
 // packed makes an image of a small tree in s.
@@ -86,11 +87,11 @@ func ways(t *testing.T, test func(t *testing.T, s *Store, img manifold.Image)) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		loop, err := attachLoop(path)
+		device, err := loop.Attach(path, true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		s.mounts[img.Digest[7:]] = &mounted{loop: loop}
+		s.mounts[img.Digest[7:]] = &mounted{loop: device}
 		test(t, s, img)
 	})
 }
