@@ -14,8 +14,8 @@ import (
 
 	"manifold"
 	"manifold/coordinator/compiler"
-	"manifold/coordinator/drain"
 	"manifold/coordinator/logs"
+	"manifold/coordinator/outbound"
 	"manifold/coordinator/scheduler"
 )
 
@@ -33,7 +33,7 @@ type Config struct {
 	AttachForm string            // FormRendezvous or FormSSH
 	AttachIdle time.Duration     // of a terminal in which nothing moves
 	Keep       logs.Keep         // of each app's log
-	Drains     drain.Guard       // Ports are filled in when the doors are open
+	Drains     outbound.Guard    // Ports are filled in when the doors are open
 	DrainCA    string            // file of certificates receivers of log drains may have besides the host's
 	Log        *slog.Logger
 	Ready      func(Addresses) // called once every door is open; may be nil
@@ -163,8 +163,8 @@ func (e *env) number(key string, fallback int) int {
 
 // drains reads where log drains and webhooks may not lead: to the dynos, whose network is
 // the agent's setting, nor to this host unless it is said so.
-func (e *env) drains() drain.Guard {
-	var g drain.Guard
+func (e *env) drains() outbound.Guard {
+	var g outbound.Guard
 	var err error
 	if g.Loopback, err = strconv.ParseBool(e.text("MANIFOLD_DRAIN_LOOPBACK", "false")); err != nil {
 		e.refuse("MANIFOLD_DRAIN_LOOPBACK", "must be true or false")

@@ -9,6 +9,7 @@ import (
 	"strconv"
 
 	"manifold/coordinator/drain"
+	"manifold/coordinator/outbound"
 	"manifold/coordinator/webhooks"
 )
 
@@ -38,7 +39,7 @@ func (r *rooms) followDynos(ctx context.Context) error {
 }
 
 // guard knows the platform's doors, where neither may lead.
-func (r *rooms) guard(doors *doors) drain.Guard {
+func (r *rooms) guard(doors *doors) outbound.Guard {
 	g := r.cfg.Drains
 	for _, addr := range []net.Addr{doors.http[0].ln.Addr(), doors.http[1].ln.Addr(), doors.attach.Addr(), doors.fleet.Addr()} {
 		if tcp, ok := addr.(*net.TCPAddr); ok {

@@ -9,6 +9,8 @@ import (
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"manifold"
 )
 
 // FirstPort and LastPort bound the $PORT of a dyno: the firewall lets the
@@ -27,14 +29,6 @@ const (
 	newConnections = 100  // a second, in the long run
 	newBurst       = 1000 // at once
 )
-
-// metadata are the addresses beyond link-local at which clouds keep their
-// machines' secrets or control.
-var metadata = []netip.Addr{
-	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
-	netip.MustParseAddr("168.63.129.16"),   // Azure
-	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud
-}
 
 // The firewall is one table named after the instance, made anew in one
 // transaction whenever the agent starts. It knows dynos by the names of their
@@ -177,8 +171,10 @@ func (t *ruleset) egress(limits *nftables.Chain) *nftables.Chain {
 	}
 	t.rule(egress, destination(t.cfg.Pool), drop) // also where no dyno is now: such a packet would leave by the uplink
 	t.rule(egress, destination(netip.MustParsePrefix("169.254.0.0/16")), drop)
-	for _, addr := range metadata {
-		t.rule(egress, destination(netip.PrefixFrom(addr, 32)), drop)
+	for _, addr := range manifold.MetadataAddrs() {
+		if addr.Is4() { // of IPv6 nothing passes
+			t.rule(egress, destination(netip.PrefixFrom(addr, 32)), drop)
+		}
 	}
 	t.rule(egress, jump(limits))
 	return egress

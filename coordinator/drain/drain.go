@@ -12,6 +12,7 @@ import (
 
 	"manifold"
 	"manifold/coordinator/logs"
+	"manifold/coordinator/outbound"
 )
 
 // outlet is a line to a receiver. It is for one goroutine.
@@ -252,7 +253,7 @@ func (d *drain) complain(err error) {
 		err = request.Err
 	}
 	var forged *tls.CertificateVerificationError
-	var forbidden *ForbiddenError
+	var forbidden *outbound.ForbiddenError
 	what, text := "delivery", ""
 	switch {
 	case errors.As(err, &forged):

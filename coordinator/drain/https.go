@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"manifold/coordinator/logs"
+	"manifold/coordinator/outbound"
 )
 
 const (
@@ -41,7 +42,7 @@ func (d *drain) newPoster(ctx context.Context) outlet {
 			Proxy:                  nil, // the guard sees the receiver's own address
 			DialContext:            d.room.cfg.Guard.Dialer().DialContext,
 			TLSClientConfig:        &tls.Config{RootCAs: d.room.cfg.Roots, MinVersion: tls.VersionTLS12},
-			TLSHandshakeTimeout:    connectTime,
+			TLSHandshakeTimeout:    outbound.ConnectTime,
 			MaxResponseHeaderBytes: 16 << 10,
 			IdleConnTimeout:        time.Minute,
 		},

@@ -26,6 +26,7 @@ import (
 
 	"manifold"
 	"manifold/coordinator/logs"
+	"manifold/coordinator/outbound"
 	"manifold/coordinator/store"
 )
 
@@ -53,7 +54,7 @@ func newRig(t *testing.T, change ...func(*Config)) *rig {
 	app, err := st.CreateApp(t.Context(), manifold.App{Name: "drained", Stack: "cedar"}, manifold.User{ID: "u", Email: "ada@example.com"})
 	must(t, err)
 	r := &rig{T: t, store: st, hub: hub, app: app, next: 1, cfg: Config{
-		Store: st, Logs: hub, Dir: filepath.Join(dir, "drains"), Guard: Guard{Loopback: true}, Pause: 50 * time.Millisecond, Log: log,
+		Store: st, Logs: hub, Dir: filepath.Join(dir, "drains"), Guard: outbound.Guard{Loopback: true}, Pause: 50 * time.Millisecond, Log: log,
 	}}
 	for _, f := range change {
 		f(&r.cfg)

@@ -12,7 +12,7 @@
 //	                 │▲ place: what is delivered, saved once a second
 //	                 └┴──── pause, 1 s to 1 min, and again from the place
 //
-// This room must never connect to the platform itself (guard.go), follow a
+// This room must never connect to where its guard forbids, follow a
 // redirect, tell a URL's secrets to a log, or trust a receiver with more than
 // an HTTP status.
 package drain
@@ -31,6 +31,7 @@ import (
 
 	"manifold"
 	"manifold/coordinator/logs"
+	"manifold/coordinator/outbound"
 )
 
 // Store knows the drains there are. Its changes are as store.Store's.
@@ -50,7 +51,7 @@ type Config struct {
 	Store Store
 	Logs  Logs
 	Dir   string // for the drains' places; made if need be
-	Guard Guard
+	Guard outbound.Guard
 	Roots *x509.CertPool // receivers' certificates come from these; nil: the host's
 	Pause time.Duration  // after the first failure; then twice as long, up to a minute. 0: 1 s
 	Log   *slog.Logger

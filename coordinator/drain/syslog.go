@@ -9,13 +9,13 @@ import (
 	"time"
 
 	"manifold/coordinator/logs"
+	"manifold/coordinator/outbound"
 )
 
 // The limits of a connection to a syslog server.
 const (
-	connectTime = 5 * time.Second  // of TCP, and again of TLS
-	writeTime   = 15 * time.Second // for a server that reads slowly
-	settleTime  = time.Second
+	writeTime  = 15 * time.Second // for a server that reads slowly
+	settleTime = time.Second
 )
 
 // syslog is a connection to a syslog server, which never says what it has: TCP
@@ -31,7 +31,7 @@ type syslog struct {
 }
 
 func (d *drain) dialSyslog(ctx context.Context) (outlet, error) {
-	dialing, cancel := context.WithTimeout(ctx, connectTime)
+	dialing, cancel := context.WithTimeout(ctx, outbound.ConnectTime)
 	defer cancel()
 	conn, err := d.room.cfg.Guard.Dialer().DialContext(dialing, "tcp", d.url.Host)
 	if err != nil {
@@ -39,7 +39,7 @@ func (d *drain) dialSyslog(ctx context.Context) (outlet, error) {
 	}
 	if d.url.Scheme == "syslog+tls" {
 		secured := tls.Client(conn, &tls.Config{ServerName: d.url.Hostname(), RootCAs: d.room.cfg.Roots, MinVersion: tls.VersionTLS12})
-		shaking, cancel := context.WithTimeout(ctx, connectTime)
+		shaking, cancel := context.WithTimeout(ctx, outbound.ConnectTime)
 		defer cancel()
 		if err := secured.HandshakeContext(shaking); err != nil {
 			conn.Close()

@@ -15,7 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"manifold"
-	"manifold/coordinator/drain"
+	"manifold/coordinator/outbound"
 )
 
 // post makes one attempt, and says whether the receiver took it: any 2xx.
@@ -66,7 +66,7 @@ func Sign(secret string, body []byte) string {
 // class says in a word why there was no answer. The error itself may hold the
 // URL.
 func class(err error) string {
-	var forbidden *drain.ForbiddenError
+	var forbidden *outbound.ForbiddenError
 	var timeout net.Error
 	var name *net.DNSError
 	var certificate *tls.CertificateVerificationError

@@ -27,7 +27,7 @@ import (
 	"time"
 
 	"manifold"
-	"manifold/coordinator/drain"
+	"manifold/coordinator/outbound"
 	"manifold/coordinator/store"
 )
 
@@ -53,7 +53,7 @@ type Store interface {
 // Config is what a room works with.
 type Config struct {
 	Store Store
-	Guard drain.Guard
+	Guard outbound.Guard
 	Roots *x509.CertPool // receivers' certificates come from these; nil: the host's
 	Pause time.Duration  // after the first failure; then twice as long each time. 0: 10 s
 	Log   *slog.Logger

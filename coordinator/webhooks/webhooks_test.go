@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"manifold"
-	"manifold/coordinator/drain"
+	"manifold/coordinator/outbound"
 	"manifold/coordinator/store"
 )
 
@@ -30,13 +30,13 @@ type rig struct {
 	store *store.Store
 	app   manifold.App
 	ada   manifold.User
-	guard drain.Guard
+	guard outbound.Guard
 	log   *slog.Logger
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{T: t, dir: filepath.Join(t.TempDir(), "store"), guard: drain.Guard{Loopback: true}}
+	r := &rig{T: t, dir: filepath.Join(t.TempDir(), "store"), guard: outbound.Guard{Loopback: true}}
 	r.log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	r.open()
 	t.Cleanup(func() { r.store.Close() })
@@ -247,12 +247,12 @@ func TestForbiddenAddresses(t *testing.T) {
 	port := v.Listener.Addr().(*net.TCPAddr).Port
 	for name, tc := range map[string]struct {
 		url   string
-		guard drain.Guard
+		guard outbound.Guard
 	}{
-		"loopback":       {v.URL, drain.Guard{}},
-		"platform's own": {v.URL, drain.Guard{Loopback: true, Ports: []int{port}}},
-		"link-local":     {"http://169.254.169.254/latest/meta-data", drain.Guard{Loopback: true}},
-		"by its name":    {strings.Replace(v.URL, "127.0.0.1", "localhost", 1), drain.Guard{}},
+		"loopback":       {v.URL, outbound.Guard{}},
+		"platform's own": {v.URL, outbound.Guard{Loopback: true, Ports: []int{port}}},
+		"link-local":     {"http://169.254.169.254/latest/meta-data", outbound.Guard{Loopback: true}},
+		"by its name":    {strings.Replace(v.URL, "127.0.0.1", "localhost", 1), outbound.Guard{}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t)

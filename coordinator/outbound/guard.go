@@ -1,4 +1,8 @@
-package drain
+// Package outbound connects to where strangers said: to log drains' receivers
+// and to webhooks'. It must never connect to the platform itself, to dynos, or
+// to where clouds keep their hosts' credentials, by whatever name or redirect
+// that is asked for.
+package outbound
 
 import (
 	"fmt"
@@ -6,12 +10,18 @@ import (
 	"net/netip"
 	"slices"
 	"syscall"
+	"time"
+
+	"manifold"
 )
 
-// Guard says where drains, and webhooks, may lead. A URL is a stranger's, and so is what its
-// name resolves to: each address is looked at when it is about to be dialled.
-// Never allowed are multicast and link-local addresses (where clouds keep
-// their hosts' credentials), Nets, and the platform's own Ports; the host's own
+// ConnectTime bounds a TCP connect, and is a fair bound on a TLS handshake.
+const ConnectTime = 5 * time.Second
+
+// Guard says where drains and webhooks may lead. A URL is a stranger's, and so
+// is what its name resolves to: each address is looked at when it is about to
+// be dialled. Never allowed are multicast addresses, those
+// where clouds keep their hosts' credentials, Nets, and the platform's own Ports; the host's own
 // addresses only if Loopback.
 type Guard struct {
 	Loopback bool
@@ -29,7 +39,7 @@ func (g Guard) check(addr netip.AddrPort) error {
 	ip := addr.Addr().Unmap().WithZone("")
 	within := func(p netip.Prefix) bool { return p.Contains(ip) }
 	switch {
-	case ip.IsUnspecified(), ip.IsMulticast(), ip.IsLinkLocalUnicast(), slices.ContainsFunc(g.Nets, within):
+	case ip.IsUnspecified(), ip.IsMulticast(), ip.IsLinkLocalUnicast(), slices.Contains(manifold.MetadataAddrs(), ip), slices.ContainsFunc(g.Nets, within):
 		return &ForbiddenError{fmt.Sprintf("it leads to %s, which is not where a receiver can be", ip)}
 	case !ours(ip):
 		return nil
@@ -58,7 +68,7 @@ func ours(ip netip.Addr) bool {
 
 // Dialer connects to what the guard lets pass.
 func (g Guard) Dialer() *net.Dialer {
-	return &net.Dialer{Timeout: connectTime, Control: func(_, address string, _ syscall.RawConn) error {
+	return &net.Dialer{Timeout: ConnectTime, Control: func(_, address string, _ syscall.RawConn) error {
 		addr, err := netip.ParseAddrPort(address)
 		if err != nil {
 			return err
