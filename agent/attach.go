@@ -97,6 +97,7 @@ func (d *driver) launchFor(ctx context.Context, dyno supervisor.Dyno) message {
 // turnAway tells a client that there is no process for it.
 func turnAway(line io.ReadWriteCloser, why error) {
 	defer line.Close()
+	defer time.AfterFunc(closeTime, func() { line.Close() }).Stop() // also of a line that takes nothing
 	if manifold.WriteFrame(line, manifold.FrameStarted) != nil {
 		return
 	}
@@ -104,7 +105,6 @@ func turnAway(line io.ReadWriteCloser, why error) {
 	if manifold.WriteFrame(line, manifold.FrameData, []byte(text)[:min(len(text), manifold.MaxFrame)]...) != nil || writeExit(line, 126) != nil {
 		return
 	}
-	defer time.AfterFunc(closeTime, func() { line.Close() }).Stop()
 	_, _ = io.Copy(io.Discard, line) // as in carry
 }
 

@@ -89,7 +89,7 @@ func (a *agent) thawOverdue() {
 	a.mu.Lock()
 	var due []*driver
 	for _, d := range a.drivers {
-		if until := d.frozen(); !until.IsZero() && !time.Now().Before(until) {
+		if d.overdue() {
 			due = append(due, d)
 		}
 	}
@@ -99,7 +99,7 @@ func (a *agent) thawOverdue() {
 		if b == nil {
 			continue
 		}
-		if err := d.thaw(b); err != nil {
+		if err := d.thawOverdue(b); err != nil {
 			d.log.Error("a dyno could not be thawed, will try again", "error", err)
 		}
 	}

@@ -49,6 +49,8 @@ type driver struct {
 
 	traces traces
 
+	freezing sync.Mutex // held while it is frozen or thawed: one at a time
+
 	mu    sync.Mutex
 	view  manifold.Dyno // the last one shown
 	state supervisor.State

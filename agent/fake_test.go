@@ -13,6 +13,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -37,6 +38,9 @@ type fakeBox struct {
 	spec isolation.Spec
 	dir  string
 	done chan struct{}
+
+	onFreeze func() // before it stands still
+	still    atomic.Bool
 
 	mu        sync.Mutex
 	exit      *isolation.Exit
@@ -121,8 +125,18 @@ func (b *fakeBox) LogDir() string        { return filepath.Join(b.dir, "log") }
 func (b *fakeBox) Done() <-chan struct{} { return b.done }
 func (b *fakeBox) Kill() error           { b.end(nil); return nil }
 
-func (b *fakeBox) Freeze(context.Context) error { return nil }
-func (b *fakeBox) Thaw() error                  { return nil }
+func (b *fakeBox) Freeze(context.Context) error {
+	if b.onFreeze != nil {
+		b.onFreeze()
+	}
+	b.still.Store(true)
+	return nil
+}
+
+func (b *fakeBox) Thaw() error {
+	b.still.Store(false)
+	return nil
+}
 
 func (b *fakeBox) Attached() *isolation.Stream { return nil }
 

@@ -42,6 +42,8 @@ func readFreeze(dir string) (o freezeOrder, err error) {
 
 // freeze stops the dyno's processes for at most limit.
 func (d *driver) freeze(ctx context.Context, limit time.Duration) (freezeOrder, error) {
+	d.freezing.Lock()
+	defer d.freezing.Unlock()
 	b, _ := d.running()
 	if b == nil {
 		return freezeOrder{}, cannot(d, "is not up: only a dyno that is can be frozen")
@@ -58,7 +60,7 @@ func (d *driver) freeze(ctx context.Context, limit time.Duration) (freezeOrder, 
 	d.setFrozen(order.Until)
 	_ = d.a.tell(ctx) // a coordinator that is away hears of it later
 	if err := b.Freeze(ctx); err != nil {
-		return order, errors.Join(err, d.thaw(b))
+		return order, errors.Join(err, d.release(b))
 	}
 	d.log.Info("frozen", "run", b.Run(), "until", order.Until)
 	return order, nil
@@ -66,6 +68,28 @@ func (d *driver) freeze(ctx context.Context, limit time.Duration) (freezeOrder, 
 
 // thaw lets the dyno's processes go on. One that is not frozen stays as it is.
 func (d *driver) thaw(b box) error {
+	d.freezing.Lock()
+	defer d.freezing.Unlock()
+	return d.release(b)
+}
+
+// thawOverdue thaws it if its limit is over, still.
+func (d *driver) thawOverdue(b box) error {
+	d.freezing.Lock()
+	defer d.freezing.Unlock()
+	if !d.overdue() {
+		return nil
+	}
+	return d.release(b)
+}
+
+func (d *driver) overdue() bool {
+	until := d.frozen()
+	return !until.IsZero() && !time.Now().Before(until)
+}
+
+// release does what thaw says. The caller holds freezing.
+func (d *driver) release(b box) error {
 	if err := b.Thaw(); err != nil {
 		return err
 	}

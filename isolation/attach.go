@@ -175,6 +175,9 @@ func (e *ends) master(deadline time.Time) (*os.File, error) {
 		fds, _ = unix.ParseUnixRights(&control[0])
 	}
 	if len(fds) != 1 {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
 		if n == 0 {
 			return nil, errors.New("the process ended before it had one")
 		}
