@@ -5,6 +5,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -15,6 +16,8 @@ import (
 
 	"manifold"
 	"manifold/agent/door"
+	"manifold/isolation/boot"
+	"manifold/isolation/segment"
 )
 
 func TestDynoRunsAndStops(t *testing.T) {
@@ -112,7 +115,10 @@ func TestAgentDies(t *testing.T) {
 		r.start()
 	}
 	r.end(syscall.SIGKILL)
-	time.Sleep(2500 * time.Millisecond) // longer than the dyno lives
+	eventually(t, "the end of a dyno that nobody watches", func() bool {
+		_, err := os.Stat(r.pid1File(ended.Run, boot.RecordName))
+		return err == nil
+	}, nil)
 	r.start()
 	r.awaitLine(ended.Run, "heroku", "Process exited with status 7")
 	r.awaitLine(ended.Run, "heroku", "State changed from up to crashed")
@@ -129,6 +135,11 @@ func TestAgentDies(t *testing.T) {
 	if got := r.lines(d.Run, "heroku"); len(got) != 5 {
 		t.Errorf("the platform said %q", got)
 	}
+}
+
+// pid1File is a file of a run's PID 1.
+func (r *rig) pid1File(run, name string) string {
+	return filepath.Join(r.dir, "home", "agent", "runs", run, "pid1", name)
 }
 
 // checkCount looks for numbered lines, gap-free and in order.
@@ -166,7 +177,18 @@ func TestCoordinatorIsAway(t *testing.T) {
 	if list := r.ps(); len(list) != 1 || list[0].Run != d.Run || list[0].State != manifold.StateUp {
 		t.Errorf("while the coordinator is away ps says %+v", list)
 	}
-	time.Sleep(time.Second) // lines gather on disk
+	kept := func() uint64 {
+		last, err := segment.Last(r.pid1File(d.Run, boot.LogName), 1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(last) == 0 {
+			return 0
+		}
+		return last[0].Seq
+	}
+	before := kept()
+	eventually(t, "lines on disk that nobody fetches", func() bool { return kept() >= before+50 }, nil)
 	r.setDown(false)
 	r.want()
 	r.awaitGone(a.ID)
