@@ -41,28 +41,45 @@ func tight(t *testing.T) *platform.Instance {
 // What a build may do wrong: the pusher reads a sentence, the old release
 // serves on, and the next good push works.
 func TestBadBuilds(t *testing.T) {
+	t.Parallel() // a platform of its own
 	p := tight(t)
-	app := p.CreateApp(t)
 	good := map[string]string{"Procfile": "web: python3 app.py\n", "requirements.txt": "", "app.py": answering("good")}
+	hangs := badBuild{name: "compile hangs", buildpack: "hanging", files: good, words: []string{"took longer than 25s"}}
+	t.Run("beside each other", func(t *testing.T) {
+		t.Run("one that hangs", func(t *testing.T) {
+			t.Parallel()
+			badBuilds(t, p, good, hangs)
+		})
+		t.Run("one after another", func(t *testing.T) {
+			t.Parallel()
+			badBuilds(t, p, good, []badBuild{
+				{name: "nothing to detect", files: map[string]string{"notes.txt": "hello"}, words: []string{"no buildpack fits", "package.json"}},
+				{name: "procfile with a bad line", files: with(good, "Procfile", "web: python3 app.py\nthis is no process\n"), words: []string{"Procfile line 2", "this is no process"}},
+				{name: "procfile with a type twice", files: with(good, "Procfile", "web: python3 app.py\nweb: python3 other.py\n"), words: []string{"Procfile line 2", "again"}},
+				{name: "procfile with 1,000 types", files: with(good, "Procfile", manyTypes(1000)), words: []string{"1000 process types", "at most"}},
+				{name: "compile fails", buildpack: "failing", files: good, words: []string{"no compiler for this", "failed to compile"}},
+				{name: "compile fills the disk", buildpack: "filling", files: good, words: []string{"filled its disk"}},
+				{name: "compile spams", buildpack: "spam", files: good, words: []string{"failed to compile"}},
+				{name: "slug over the limit", buildpack: "huge", files: good, words: []string{"too large (max is 40M)"}},
+				{name: "buildpack that is not there", buildpack: "missing", files: good, words: []string{"missing", "cannot be opened"}},
+			}...)
+		})
+	})
+}
+
+// badBuild is a push that must be refused with words.
+type badBuild struct {
+	name, buildpack string
+	files           map[string]string
+	words           []string
+}
+
+// badBuilds pushes each of bad to an app that good was deployed to.
+func badBuilds(t *testing.T, p *platform.Instance, good map[string]string, bad ...badBuild) {
+	app := p.CreateApp(t)
 	p.Push(t, platform.Repository(t, good), app)
 	p.Answers(t, app, "/", "good")
-
-	for _, c := range []struct {
-		name, buildpack string
-		files           map[string]string
-		words           []string
-	}{
-		{name: "nothing to detect", files: map[string]string{"notes.txt": "hello"}, words: []string{"no buildpack fits", "package.json"}},
-		{name: "procfile with a bad line", files: with(good, "Procfile", "web: python3 app.py\nthis is no process\n"), words: []string{"Procfile line 2", "this is no process"}},
-		{name: "procfile with a type twice", files: with(good, "Procfile", "web: python3 app.py\nweb: python3 other.py\n"), words: []string{"Procfile line 2", "again"}},
-		{name: "procfile with 1,000 types", files: with(good, "Procfile", manyTypes(1000)), words: []string{"1000 process types", "at most"}},
-		{name: "compile fails", buildpack: "failing", files: good, words: []string{"no compiler for this", "failed to compile"}},
-		{name: "compile hangs", buildpack: "hanging", files: good, words: []string{"took longer than 25s"}},
-		{name: "compile fills the disk", buildpack: "filling", files: good, words: []string{"filled its disk"}},
-		{name: "compile spams", buildpack: "spam", files: good, words: []string{"failed to compile"}},
-		{name: "slug over the limit", buildpack: "huge", files: good, words: []string{"too large (max is 40M)"}},
-		{name: "buildpack that is not there", buildpack: "missing", files: good, words: []string{"missing", "cannot be opened"}},
-	} {
+	for _, c := range bad {
 		t.Run(c.name, func(t *testing.T) {
 			packs := []map[string]string{}
 			if c.buildpack != "" {

@@ -251,6 +251,7 @@ func TestHandsOnARunningDyno(t *testing.T) {
 // TestDrainMovesDynos: on two hosts a drained one is empty in a while, no
 // request fails meanwhile, and what it had runs on the other.
 func TestDrainMovesDynos(t *testing.T) {
+	t.Parallel() // a platform of its own
 	p := own(t)
 	if err := p.Start(); err != nil {
 		t.Fatal(err)

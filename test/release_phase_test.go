@@ -11,8 +11,9 @@ import (
 	"manifold/test/platform"
 )
 
-// phased is a repository whose release command prints, and then waits or fails
-// as it is told to by config vars; its answer says which commit serves.
+// phased is a repository whose release command prints, and then waits for a
+// file /tmp/go or fails, as it is told to by config vars; its answer says which
+// commit serves.
 func phased(t *testing.T, answer string) string {
 	t.Helper()
 	return platform.Repository(t, map[string]string{
@@ -21,7 +22,7 @@ func phased(t *testing.T, answer string) string {
 		"answer":           answer,
 		"migrate": "#!/bin/bash\n" +
 			"echo \"migrating $(cat answer) in $DYNO\"\nfor i in 1 2 3; do echo \"step $i\"; done\n" +
-			"if [[ -n $SLOW ]]; then sleep \"$SLOW\"; fi\nexit \"${FAIL:-0}\"\n",
+			"while [[ -n $WAIT && ! -e /tmp/go ]]; do sleep 0.1; done\nexit \"${FAIL:-0}\"\n",
 		"app.py": `import os, http.server
 class H(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
@@ -149,9 +150,9 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	dir := phased(t, "first")
 	p.Push(t, dir, app)
 	p.Answers(t, app, "/", "first")
-	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"SLOW": "8"}, nil)
+	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"WAIT": "for a file"}, nil)
 
-	// v4 runs its command for 8 s, during which the coordinator is killed.
+	// v4's command waits, and the coordinator is killed meanwhile.
 	dyno := func() (name string) {
 		platform.Eventually(t, 30*time.Second, func() error {
 			var dynos []struct{ Name, State string }
@@ -166,6 +167,9 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 		})
 		return name
 	}
+	goOn := func(dyno string) { // the dyno may be gone before it is said that the file is there
+		_ = hands{T: t, p: p}.host("exec", app+":"+dyno, "touch /tmp/go").Run()
+	}
 	first := dyno()
 	p.Refused(t, 409, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"A": "b"}, "release")
 	kill9(t, p, "manifold-coordinator")
@@ -173,6 +177,7 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	if r := newest(t, p, app); r.Status != "pending" {
 		t.Errorf("after the kill v4 is %s", r.Status)
 	}
+	goOn(first)
 	v4 := settled(t, p, app, "succeeded", 4)
 	res, err := platform.Loopback.Get(*v4.Output)
 	if err != nil {
@@ -195,7 +200,7 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	if err := push.Start(); err != nil {
 		t.Fatal(err)
 	}
-	dyno()
+	second := dyno()
 	p.PushRefused(t, dir, app, "Another push to this app is being built")
 	if err := syscall.Kill(-push.Process.Pid, syscall.SIGKILL); err != nil {
 		t.Error(err)
@@ -203,11 +208,12 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	if err := push.Wait(); err == nil {
 		t.Error("a killed push succeeded")
 	}
+	goOn(second)
 	settled(t, p, app, "succeeded", 5)
 	p.Answers(t, app, "/", "second")
 
 	// Its owner stops a command that hangs.
-	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"SLOW": "600"}, nil)
+	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"WAIT": "for nothing"}, nil)
 	if text, err := p.Heroku(t, dir, "ps:stop", dyno(), "-a", app); err != nil {
 		t.Errorf("ps:stop: %v\n%s", err, text)
 	}

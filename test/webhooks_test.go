@@ -66,6 +66,7 @@ func (h *hooked) was(t *testing.T, ok func() bool) {
 // Webhooks with the real CLI: a push is told of, and so is what happened while
 // the receiver was down and the coordinator was killed.
 func TestWebhooks(t *testing.T) {
+	t.Parallel() // a platform of its own
 	p := own(t)
 	p.Extra = append(p.Extra, "MANIFOLD_DRAIN_LOOPBACK=true")
 	if err := p.WithoutSample(); err != nil {
