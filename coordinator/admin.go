@@ -24,6 +24,7 @@ import (
 //	GET  /v1/users                                             ──▶  [{"id": "…", "email": "…", "created_at": "…"}]
 //	POST /v1/users        {"email": "…"}                       ──▶  {"id": "…", "email": "…", "created_at": "…", "token": "…"}
 //	PUT  /v1/passwords    {"email": "…", "password": "…"}      ──▶  {}
+//	DELETE /v1/users      RemoveUser                           ──▶  {"user": {…}, "apps": ["…"], "removed": true}
 
 type joinTokenRequest struct {
 	Life time.Duration `json:"life"`
@@ -64,6 +65,7 @@ func (r *rooms) admin() http.Handler {
 		user, token, err := r.store.CreateUser(ctx, in.Email)
 		return NewUser{user, token}, err
 	}))
+	mux.Handle("DELETE /v1/users", adminCall(r, r.removeUser))
 	mux.Handle("PUT /v1/passwords", adminCall(r, func(ctx context.Context, in passwordRequest) (any, error) {
 		return struct{}{}, r.store.SetPassword(ctx, in.Email, in.Password)
 	}))

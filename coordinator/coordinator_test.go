@@ -119,6 +119,72 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// The operator removes a user: what becomes of their apps has to be said, and
+// their token ends at once.
+func TestRemoveUser(t *testing.T) {
+	r := newRig(t)
+	r.start()
+	settings := r.cfg.Settings
+	add := func(email string) string {
+		u, err := AddUser(t.Context(), settings, email)
+		must(t, err)
+		return u.Token
+	}
+	grace, heir := add("grace@example.com"), add("heir@example.com")
+	for _, name := range []string{"apple", "banana"} {
+		if status, body := r.api("POST", "/apps", grace, `{"name":"`+name+`"}`); status != 201 {
+			t.Fatalf("%d %s", status, body)
+		}
+	}
+	if status, body := r.api("POST", "/apps", heir, `{"name":"cherry"}`); status != 201 {
+		t.Fatalf("%d %s", status, body)
+	}
+	r.api("POST", "/apps/cherry/collaborators", heir, `{"user":"grace@example.com"}`)
+	for words, what := range map[string]RemoveUser{
+		"owns apple, banana: say what becomes": {Email: "grace@example.com"},
+		"cannot inherit":                       {Email: "grace@example.com", AppsTo: "Grace@example.com"},
+		"not both":                             {Email: "grace@example.com", AppsTo: "heir@example.com", DestroyApps: true},
+		"not found":                            {Email: "nobody@example.com"},
+		"the platform's first user":            {Email: "admin@localhost"},
+	} {
+		if _, err := TakeUser(t.Context(), settings, what); err == nil || !strings.Contains(err.Error(), words) {
+			t.Errorf("%+v: %v, want %q", what, err, words)
+		}
+	}
+	if status, _ := r.api("GET", "/apps/apple", grace, ""); status != 200 {
+		t.Fatalf("a removal that was refused took something: %d", status)
+	}
+	plan, err := TakeUser(t.Context(), settings, RemoveUser{Email: "grace@example.com", AppsTo: "heir@example.com", DryRun: true})
+	must(t, err)
+	if plan.Removed || strings.Join(plan.Apps, " ") != "apple banana" {
+		t.Errorf("plan %+v", plan)
+	}
+	done, err := TakeUser(t.Context(), settings, RemoveUser{Email: "grace@example.com", AppsTo: "heir@example.com"})
+	must(t, err)
+	if status, _ := r.api("GET", "/account", grace, ""); !done.Removed || status != 401 {
+		t.Errorf("%+v; the token of one who was removed gives %d", done, status)
+	}
+	if status, body := r.api("GET", "/apps/apple", heir, ""); status != 200 || !strings.Contains(body, "heir@example.com") {
+		t.Errorf("the heir finds %d %s", status, body)
+	}
+	if _, body := r.api("GET", "/apps/cherry/collaborators", heir, ""); strings.Contains(body, "grace") {
+		t.Errorf("still a collaborator: %s", body)
+	}
+	if _, body := r.api("GET", "/apps/apple/audit", heir, ""); !strings.Contains(body, "Transferred from grace@example.com to heir@example.com") || !strings.Contains(body, `"operator"`) {
+		t.Errorf("the trail says %s", body)
+	}
+	_, err = TakeUser(t.Context(), settings, RemoveUser{Email: "heir@example.com", DestroyApps: true})
+	must(t, err)
+	add("heir@example.com") // the address is free again
+	users, err := Users(t.Context(), settings)
+	must(t, err)
+	if token := r.file("first-token"); len(users) != 2 {
+		t.Errorf("users %+v", users)
+	} else if status, _ := r.api("GET", "/apps/apple", token, ""); status != 404 {
+		t.Errorf("a destroyed app: %d", status)
+	}
+}
+
 func TestFirstAndSecondStart(t *testing.T) {
 	r := newRig(t)
 	r.start()

@@ -20,7 +20,7 @@ import (
 
 func userCommand() *cobra.Command {
 	c := &cobra.Command{Use: "user", Short: "Who may use this platform", Args: cobra.NoArgs}
-	c.AddCommand(userAddCommand(), userListCommand(), userPasswordCommand())
+	c.AddCommand(userAddCommand(), userListCommand(), userPasswordCommand(), userRemoveCommand())
 	return c
 }
 
@@ -81,6 +81,58 @@ func userPasswordCommand() *cobra.Command {
 	}
 }
 
+func userRemoveCommand() *cobra.Command {
+	var what coordinator.RemoveUser
+	var confirm string
+	c := &cobra.Command{
+		Use: "remove EMAIL", Short: "End a user's access; give their apps to somebody, or destroy them", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			what.Email, what.DryRun = args[0], true
+			plan, err := coordinator.TakeUser(cmd.Context(), manifold.FromEnv(), what)
+			if err != nil {
+				return err
+			}
+			if err := sayPlan(cmd.ErrOrStderr(), what, plan); err != nil {
+				return err
+			}
+			if confirm == "" {
+				fmt.Fprintf(cmd.ErrOrStderr(), "To go on, type %s: ", plan.User.Email)
+				if confirm, err = readLine(cmd.InOrStdin()); err != nil {
+					return fmt.Errorf("nothing was done: say --confirm %s: %w", plan.User.Email, err)
+				}
+			}
+			if !strings.EqualFold(confirm, plan.User.Email) {
+				return fmt.Errorf("nothing was done: %q is not %s", confirm, plan.User.Email)
+			}
+			what.DryRun = false
+			_, err = coordinator.TakeUser(cmd.Context(), manifold.FromEnv(), what)
+			return err
+		},
+	}
+	c.Flags().StringVar(&what.AppsTo, "apps-to", "", "the `email` of who owns their apps from now on")
+	c.Flags().BoolVar(&what.DestroyApps, "destroy-apps", false, "destroy their apps")
+	c.Flags().StringVar(&confirm, "confirm", "", "the user's `email` once more, instead of typing it")
+	return c
+}
+
+// sayPlan says what becomes of a user's apps, which somebody has to have
+// decided.
+func sayPlan(w io.Writer, what coordinator.RemoveUser, plan coordinator.RemovedUser) error {
+	fate := "are destroyed"
+	if what.AppsTo != "" {
+		fate = "go to " + what.AppsTo
+	}
+	switch apps := strings.Join(plan.Apps, ", "); {
+	case len(plan.Apps) == 0:
+		fmt.Fprintf(w, "%s owns no apps. Their tokens, password, SSH keys and share in others' apps end at once.\n", plan.User.Email)
+	case what.AppsTo == "" && !what.DestroyApps:
+		return fmt.Errorf("%s owns %s: say what becomes of them with --apps-to EMAIL or --destroy-apps", plan.User.Email, apps)
+	default:
+		fmt.Fprintf(w, "%s owns %s, which %s. Their tokens, password, SSH keys and share in others' apps end at once.\n", plan.User.Email, apps, fate)
+	}
+	return nil
+}
+
 // readPassword reads one line: from a terminal unseen, else as it comes.
 func readPassword(cmd *cobra.Command) (string, error) {
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
@@ -89,9 +141,17 @@ func readPassword(cmd *cobra.Command) (string, error) {
 		fmt.Fprintln(cmd.ErrOrStderr())
 		return string(text), err
 	}
-	line, err := bufio.NewReader(io.LimitReader(cmd.InOrStdin(), 4096)).ReadString('\n')
-	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
+	line, err := readLine(cmd.InOrStdin())
+	if err != nil {
 		return "", fmt.Errorf("read the password from standard input: %w", err)
+	}
+	return line, nil
+}
+
+func readLine(r io.Reader) (string, error) {
+	line, err := bufio.NewReader(io.LimitReader(r, 4096)).ReadString('\n')
+	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
+		return "", err
 	}
 	return strings.TrimRight(line, "\r\n"), nil
 }

@@ -29,6 +29,9 @@ const (
 // session is what a log session's token stands for.
 type session struct {
 	app    string
+	user   string          // who asked for it
+	ended  context.Context // when they may not read it any more
+	end    context.CancelFunc
 	lines  int
 	tail   bool
 	filter Filter
@@ -44,11 +47,12 @@ type sessions struct {
 // NewSession makes a log session of one app and returns its token, for the
 // URL /streams/{token}: whoever has it may read these lines, with no other
 // credential. It is good until it was not used for five minutes, so that a
-// tail can be taken up again. Lines is how much of the past is shown, at most
-// Keep.Lines.
-func (h *Hub) NewSession(app string, lines int, tail bool, source, dyno string) (token string) {
+// tail can be taken up again, or until its user's (User.ID) access is revoked.
+// Lines is how much of the past is shown, at most Keep.Lines.
+func (h *Hub) NewSession(app, user string, lines int, tail bool, source, dyno string) (token string) {
 	token = rand.Text()
-	h.sessions.add(token, &session{app: app, lines: lines, tail: tail, filter: Filter{Source: source, Dyno: dyno}, used: time.Now()})
+	ended, end := context.WithCancel(context.Background())
+	h.sessions.add(token, &session{app: app, user: user, ended: ended, end: end, lines: lines, tail: tail, filter: Filter{Source: source, Dyno: dyno}, used: time.Now()})
 	return token
 }
 
@@ -104,13 +108,24 @@ func (s *sessions) expire(now time.Time) {
 }
 
 func (s *sessions) forget(app string) {
+	s.drop(func(x *session) bool { return x.app == app })
+}
+
+func (s *sessions) drop(which func(*session) bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for token, x := range s.byToken {
-		if x.app == app {
+		if which(x) {
+			x.end()
 			delete(s.byToken, token)
 		}
 	}
+}
+
+// Revoke ends the sessions of a user who may not read an app's log any more,
+// and the streams that are open by them; of all apps where app is "".
+func (h *Hub) Revoke(app, user string) {
+	h.sessions.drop(func(x *session) bool { return x.user == user && (app == "" || x.app == app) })
 }
 
 // ServeHTTP answers GET /streams/{token} with the session's lines as server
@@ -158,12 +173,15 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if after > 0 && !s.tail {
 		_ = e.rest(tail)
 	}
+	reading, stop := context.WithCancel(r.Context())
+	defer stop()
+	defer context.AfterFunc(s.ended, stop)()
 	for s.tail {
-		ctx, cancel := context.WithTimeout(r.Context(), heartbeat)
+		ctx, cancel := context.WithTimeout(reading, heartbeat)
 		lines, err := tail.Next(ctx)
 		cancel()
 		switch {
-		case r.Context().Err() != nil, errors.Is(err, io.EOF):
+		case reading.Err() != nil, errors.Is(err, io.EOF):
 			return
 		case errors.Is(err, context.DeadlineExceeded):
 			err = e.beat()

@@ -66,7 +66,7 @@ func TestStreamWithoutTailEndsCleanly(t *testing.T) {
 	add(t, h, numbered("r1/app", "web.1", 1, 5))
 	srv := httptest.NewServer(h)
 	defer srv.Close()
-	res, err := http.Get(srv.URL + "/streams/" + h.NewSession(appA, 2, false, "", ""))
+	res, err := http.Get(srv.URL + "/streams/" + h.NewSession(appA, "", 2, false, "", ""))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func TestTailOverHTTPAndResume(t *testing.T) {
 	add(t, h, numbered("r1/app", "web.1", 1, 3))
 	srv := httptest.NewServer(h)
 	defer srv.Close()
-	token := h.NewSession(appA, 100, true, "", "")
+	token := h.NewSession(appA, "", 100, true, "", "")
 	read := func(lastID string, n int) []string {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
@@ -134,7 +134,7 @@ func TestHostileTextCannotBreakFraming(t *testing.T) {
 	}
 	add(t, h, s)
 	h.Write(appA, "app", "api", "w\rx\n\nid: 3\n\n")
-	w := get(t, h, h.NewSession(appA, 1500, false, "", ""), "")
+	w := get(t, h, h.NewSession(appA, "", 1500, false, "", ""), "")
 	events, comments := parseEvents(t, w.Body.String())
 	if comments != 0 {
 		t.Fatalf("%d comments", comments)
@@ -158,7 +158,7 @@ func TestHeartbeatAndEndOfTail(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		token := h.NewSession(appA, 100, true, "", "")
+		token := h.NewSession(appA, "", 100, true, "", "")
 		w := httptest.NewRecorder()
 		done := make(chan struct{})
 		go func() {
@@ -181,7 +181,7 @@ func TestSessionsExpireWhenUnused(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer h.Close()
-		token, other := h.NewSession(appA, 1, false, "", ""), h.NewSession(appA, 1, false, "", "")
+		token, other := h.NewSession(appA, "", 1, false, "", ""), h.NewSession(appA, "", 1, false, "", "")
 		if token == other || len(token) < 26 {
 			t.Fatalf("tokens %s, %s", token, other)
 		}
@@ -205,7 +205,7 @@ func TestSessionsExpireWhenUnused(t *testing.T) {
 			t.Fatalf("%d sessions left", n)
 		}
 		for range maxSessions + 10 {
-			h.NewSession(appA, 1, false, "", "")
+			h.NewSession(appA, "", 1, false, "", "")
 		}
 		if n := len(h.sessions.byToken); n > maxSessions {
 			t.Fatalf("%d sessions", n)
@@ -217,7 +217,7 @@ func TestSessionShowsOneAppOnly(t *testing.T) {
 	h := open(t, t.TempDir())
 	add(t, h, numbered("r1/app", "web.1", 1, 1))
 	h.Write("other", "app", "api", "secret")
-	w := get(t, h, h.NewSession(appA, 1500, false, "", ""), "")
+	w := get(t, h, h.NewSession(appA, "", 1500, false, "", ""), "")
 	if strings.Contains(w.Body.String(), "secret") {
 		t.Fatal(w.Body.String())
 	}
@@ -226,14 +226,14 @@ func TestSessionShowsOneAppOnly(t *testing.T) {
 			t.Errorf("token %q: %d", token, w.Code)
 		}
 	}
-	token := h.NewSession("other", 10, true, "", "")
+	token := h.NewSession("other", "", 10, true, "", "")
 	if err := h.Forget("other"); err != nil {
 		t.Fatal(err)
 	}
 	if w := get(t, h, token, ""); w.Code != 404 {
 		t.Fatal(w.Code)
 	}
-	if w := get(t, h, h.NewSession("other", 10, true, "", ""), ""); w.Code != 404 {
+	if w := get(t, h, h.NewSession("other", "", 10, true, "", ""), ""); w.Code != 404 {
 		t.Fatal(w.Code)
 	}
 }
@@ -245,7 +245,7 @@ func TestReaderThatStopsReading(t *testing.T) {
 	h.stuck = 300 * time.Millisecond
 	srv := httptest.NewServer(h)
 	defer srv.Close()
-	token := h.NewSession(appA, 0, true, "", "")
+	token := h.NewSession(appA, "", 0, true, "", "")
 	res, err := http.Get(srv.URL + "/streams/" + token) // and no more of it is read
 	if err != nil {
 		t.Fatal(err)
@@ -301,7 +301,7 @@ func TestStaleEventID(t *testing.T) {
 		}
 		add(t, h, s)
 	}
-	token := h.NewSession(appA, 10, false, "", "")
+	token := h.NewSession(appA, "", 10, false, "", "")
 	events, _ := parseEvents(t, get(t, h, token, "5").Body.String())
 	missed := 0
 	_, note, _ := strings.Cut(events[0].data, "This tail session dropped ")

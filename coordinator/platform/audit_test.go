@@ -59,6 +59,8 @@ var changes = []struct{ pattern, body, said string }{
 	{"PATCH /oauth/authorizations/{id}", `{"description":"CI 2"}`, "Update authorization"},
 	{"POST /oauth/authorizations/{id}/actions/regenerate-tokens", "", "Regenerate the token of authorization"},
 	{"DELETE /oauth/authorizations/{id}", "", "Revoke authorization"},
+	{"POST /account/app-transfers", `{"app":"audited","recipient":"eve@example.com"}`, "Offer the app to eve@example.com"},
+	{"DELETE /account/app-transfers/{transfer}", "", "Cancel the transfer"},
 	{"POST /apps", `{"name":"another"}`, "Create app another"},
 	{"DELETE /apps/{app}", "", "Destroy app audited"},
 }
@@ -68,7 +70,8 @@ var changes = []struct{ pattern, body, said string }{
 var unaudited = []string{
 	"PATCH /account/features/{feature}", "PATCH /apps/{app}/domains/{domain}", // there are none; changes nothing
 	"POST /apps/{app}/log-sessions", "POST /apps/{app}/sources", "POST /sources",
-	"DELETE /oauth/sessions/{id}", // revokes the caller's own token; see TestAuthorizations
+	"PATCH /account/app-transfers/{transfer}", // its recipient's: see TestTransfer
+	"DELETE /oauth/sessions/{id}",             // revokes the caller's own token; see TestAuthorizations
 }
 
 // Every change is in a trail: who, what, from where, by which token. An
@@ -87,14 +90,14 @@ func TestEveryChangeIsAudited(t *testing.T) {
 		listed[x.pattern] = true
 		method, path, _ := strings.Cut(x.pattern, " ")
 		trail := "/account/audit"
-		if strings.HasPrefix(path, "/apps/") && x.pattern != "DELETE /apps/{app}" {
+		if (strings.HasPrefix(path, "/apps/") || strings.HasPrefix(path, "/account/app-transfers")) && x.pattern != "DELETE /apps/{app}" {
 			trail = "/apps/audited/audit"
 		}
 		if x.pattern == "POST /apps/{app}/builds" {
 			x.body = `{"source_blob":{"url":"` + blob.Get + `"}}`
 		}
 		at := strings.NewReplacer("{app}", "audited", "{type}", "web", "{dyno}", "web.1", "{user}", "eve@example.com", "{feature}", "preboot",
-			"{id}", made, "{domain}", made, "{key}", made, "{drain}", made, "{webhook}", made, "{job}", made, "{build}", made).Replace(path)
+			"{id}", made, "{domain}", made, "{key}", made, "{drain}", made, "{webhook}", made, "{job}", made, "{build}", made, "{transfer}", made).Replace(path)
 		if strings.Contains(at, "{") {
 			t.Fatalf("%s: what is %s?", x.pattern, at)
 		}

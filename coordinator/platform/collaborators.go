@@ -167,12 +167,13 @@ func (a *api) removeCollaborator(c *call, app manifold.App) (answer, error) {
 	case app.Owner != c.user.ID && user["id"] != c.user.ID:
 		return answer{}, notOwner(app)
 	}
-	app, err = a.Store.UpdateApp(c.Context(), app.ID, func(app *manifold.App) error {
+	_, err = a.Store.UpdateApp(c.Context(), app.ID, func(app *manifold.App) error {
 		app.Collaborators = slices.DeleteFunc(app.Collaborators, func(p manifold.Collaborator) bool { return p.User == user["id"] })
 		return nil
 	})
 	if err != nil {
 		return answer{}, err
 	}
+	a.Logs.Revoke(app.ID, user["id"].(string))
 	return ok(o)
 }

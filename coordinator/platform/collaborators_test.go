@@ -1,8 +1,12 @@
 package platform
 
 import (
+	"bufio"
+	"net/http"
 	"strings"
 	"testing"
+
+	"manifold"
 )
 
 type shownApp struct {
@@ -145,5 +149,52 @@ func TestScopes(t *testing.T) {
 				got.fails(403, "forbidden", scope, call.need)
 			}
 		}
+	}
+}
+
+// Who lost access reads no line more: neither by a stream that is open nor by a
+// URL they kept. Others' streams go on.
+func TestRemovedAccessEndsLogStreams(t *testing.T) {
+	ada := newRig(t)
+	eve := ada.as("eve@example.com")
+	app := ada.app("shared")
+	ada.send("POST", "/apps/shared/collaborators", `{"user":"eve@example.com"}`).want(201)
+	open := func(r *rig) (url string, lines *bufio.Scanner) {
+		t.Helper()
+		url = into[struct {
+			URL string `json:"logplex_url"`
+		}](r.send("POST", "/apps/shared/log-sessions", `{"tail":true}`).want(201)).URL
+		res, err := http.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { res.Body.Close() })
+		return url, bufio.NewScanner(res.Body)
+	}
+	reads := func(lines *bufio.Scanner, words string) bool {
+		for lines.Scan() {
+			if strings.Contains(lines.Text(), words) {
+				return true
+			}
+		}
+		return false
+	}
+	url, hers := open(eve)
+	_, mine := open(ada)
+	for _, lines := range []*bufio.Scanner{hers, mine} {
+		if !reads(lines, "Add eve@example.com") {
+			t.Fatal("a stream does not begin")
+		}
+	}
+	ada.send("DELETE", "/apps/shared/collaborators/eve@example.com", "").want(200)
+	ada.hub.Write(app.ID, manifold.SourceApp, "web.1", "not for eve")
+	if reads(hers, "not for eve") {
+		t.Error("a stream goes on for one who lost access")
+	}
+	if !reads(mine, "not for eve") {
+		t.Error("the owner's stream ended too")
+	}
+	if res, err := http.Get(url); err != nil || res.StatusCode != 404 {
+		t.Errorf("the URL of one who lost access: %v %v", res, err)
 	}
 }

@@ -220,36 +220,6 @@ func TestUnknownEndpoint(t *testing.T) {
 	}
 }
 
-// Somebody else's app is no different from one that is not there, on every
-// endpoint below it.
-func TestAnothersApp(t *testing.T) {
-	r := newRig(t)
-	app := r.strangersApp()
-	checked := 0
-	for _, resource := range resources {
-		for pattern := range resource(&api{}) {
-			method, path, _ := strings.Cut(pattern, " ")
-			if !strings.HasPrefix(path, "/apps/{app}") {
-				continue
-			}
-			checked++
-			for _, name := range []string{app.Name, app.ID, "no-such-app"} {
-				at := strings.NewReplacer("{app}", name, "{type}", "web", "{dyno}", "web.1", "{release}", "1", "{slug}", app.ID).Replace(path)
-				r.send(method, at, "").fails(404, "not_found", "no app of yours")
-			}
-		}
-	}
-	if checked < 20 {
-		t.Errorf("only %d endpoints were checked", checked)
-	}
-	if got := r.send("GET", "/apps", "").want(200).text; strings.Contains(got, "not-yours") {
-		t.Errorf("the list of apps shows another's: %s", got)
-	}
-	if _, err := r.store.App(t.Context(), app.ID); err != nil {
-		t.Errorf("the app is gone: %v", err)
-	}
-}
-
 func TestAppNamesThatArePathsOrHosts(t *testing.T) {
 	r := newRig(t)
 	for _, name := range []string{"..%2f..%2fetc", "%2e%2e", "localhost:5000", "a%00b", "%ff%fe", "app%0d%0aX: y", strings.Repeat("x", 4000)} {

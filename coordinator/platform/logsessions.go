@@ -43,7 +43,7 @@ func (a *api) createLogSession(c *call, app manifold.App) (answer, error) {
 			dyno = other
 		}
 	}
-	token := a.Logs.NewSession(app.ID, lines, in.Tail, in.Source, dyno)
+	token := a.Logs.NewSession(app.ID, c.user.ID, lines, in.Tail, in.Source, dyno)
 	now := when(time.Now())
 	return created(object{
 		"id": uuid.NewString(), "logplex_url": c.streamURL(token, in.Tail),

@@ -68,7 +68,9 @@ type Logs interface {
 	Write(app, source, process, text string)
 	// NewSession makes the secret that ends a log stream's URL,
 	// /streams/{token} on the address the API is on.
-	NewSession(app string, lines int, tail bool, source, dyno string) (token string)
+	NewSession(app, user string, lines int, tail bool, source, dyno string) (token string)
+	// Revoke ends the sessions of a user who may not read the app's log any more.
+	Revoke(app, user string)
 }
 
 // Stack is a stack an app can be built on.
@@ -132,6 +134,7 @@ type routes map[string]handler
 var resources = []func(*api) routes{
 	accountRoutes,
 	appRoutes,
+	transferRoutes,
 	buildRoutes,
 	auditRoutes,
 	authorizationRoutes,

@@ -116,34 +116,39 @@ func (s *Store) Apps(ctx context.Context) ([]manifold.App, error) {
 // change ends it.
 func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.App) error) (manifold.App, error) {
 	var app manifold.App
-	err := s.transact(ctx, func(t *tx) error {
-		was, err := t.app(id)
-		if err != nil {
-			return err
-		}
-		app = was.App
-		app.Buildpacks, app.Features = slices.Clone(app.Buildpacks), maps.Clone(app.Features)
-		app.Domains, app.Collaborators = slices.Clone(app.Domains), slices.Clone(app.Collaborators)
-		if err := change(&app); err != nil {
-			return err
-		}
-		app.ID, app.CreatedAt, app.UpdatedAt = was.ID, was.CreatedAt, s.stamp()
-		if app.Name != was.Name {
-			if err := t.claimName(app); err != nil {
-				return err
-			}
-			t.remove(key("names", was.Name))
-		}
-		if err := t.claimDomains(app, was.Domains); err != nil {
-			return err
-		}
-		if err := s.changed(t, was.App, app); err != nil {
-			return err
-		}
-		was.App = app
-		return t.put(key("apps", id), was)
+	err := s.transact(ctx, func(t *tx) (err error) {
+		app, err = s.updateApp(t, id, change)
+		return err
 	})
 	return app, err
+}
+
+func (s *Store) updateApp(t *tx, id string, change func(*manifold.App) error) (manifold.App, error) {
+	was, err := t.app(id)
+	if err != nil {
+		return manifold.App{}, err
+	}
+	app := was.App
+	app.Buildpacks, app.Features = slices.Clone(app.Buildpacks), maps.Clone(app.Features)
+	app.Domains, app.Collaborators = slices.Clone(app.Domains), slices.Clone(app.Collaborators)
+	if err := change(&app); err != nil {
+		return app, err
+	}
+	app.ID, app.CreatedAt, app.UpdatedAt = was.ID, was.CreatedAt, s.stamp()
+	if app.Name != was.Name {
+		if err := t.claimName(app); err != nil {
+			return app, err
+		}
+		t.remove(key("names", was.Name))
+	}
+	if err := t.claimDomains(app, was.Domains); err != nil {
+		return app, err
+	}
+	if err := s.changed(t, was.App, app); err != nil {
+		return app, err
+	}
+	was.App = app
+	return app, t.put(key("apps", id), was)
 }
 
 // DeleteApp removes an app with all its releases, its formation, its drains, its
@@ -177,6 +182,7 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		}
 		t.remove(phaseKey(id))
 		t.remove(drainsKey(id))
+		t.remove(transferKey(id))
 		t.removeWebhooks(id)
 		t.removeUnder(buildKey(id, ""))
 		t.removeUnder(jobKey(id, ""))

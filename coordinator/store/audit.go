@@ -83,7 +83,7 @@ type note struct {
 
 // note has the author's trail say what this transaction changes.
 func (t *tx) note(subject, format string, args ...any) {
-	if author(t.ctx) != nil {
+	if author(t.ctx) != nil && subject != "" {
 		t.notes = append(t.notes, note{subject: subject, action: fmt.Sprintf(format, args...)})
 	}
 }

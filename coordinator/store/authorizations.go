@@ -3,6 +3,7 @@ package store
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -239,6 +240,9 @@ func (s *Store) Authenticate(ctx context.Context, token string) (manifold.User, 
 		return manifold.User{}, Authorization{}, err
 	}
 	user, err := s.User(ctx, g.User)
+	if errors.Is(err, ErrNotFound) { // removed just now
+		err = ErrUnauthorized
+	}
 	if err != nil {
 		return manifold.User{}, Authorization{}, fmt.Errorf("find the token's user: %w", err)
 	}

@@ -43,6 +43,7 @@ var (
 //	jobs/APP/JOB              scheduled job
 //	formations/APP            the whole formation
 //	drains/APP                its log drains, sealed
+//	transfers/APP             the last offer of it to another user
 //	slugs/SLUG                slug
 //	deleted/APP               slugs still to be removed after their app
 //	placements/ASSIGNMENT     placement; environment sealed
