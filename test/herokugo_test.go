@@ -151,6 +151,47 @@ func TestHerokuGo(t *testing.T) {
 			t.Error("a log session without an address")
 		}
 	})
+	t.Run("drains and webhooks", func(t *testing.T) {
+		drain := got[*heroku.LogDrain](t)(h.LogDrainCreate(ctx, name, heroku.LogDrainCreateOpts{URL: "https://logs.example.com/" + name}))
+		if all := got[heroku.LogDrainListResult](t)(h.LogDrainList(ctx, name, nil)); len(all) != 1 || all[0].Token != drain.Token {
+			t.Errorf("drains %+v", all)
+		}
+		got[*heroku.LogDrain](t)(h.LogDrainInfo(ctx, name, drain.ID))
+		got[*heroku.LogDrain](t)(h.LogDrainDelete(ctx, name, drain.Token))
+		hook := got[*heroku.AppWebhookCreateResult](t)(h.AppWebhookCreate(ctx, name, heroku.AppWebhookCreateOpts{
+			URL: "https://hooks.invalid/", Level: "sync", Include: []string{"api:app"},
+		}))
+		got[*heroku.App](t)(h.AppUpdate(ctx, name, heroku.AppUpdateOpts{Maintenance: heroku.Bool(true)}))
+		got[*heroku.App](t)(h.AppUpdate(ctx, name, heroku.AppUpdateOpts{Maintenance: heroku.Bool(false)}))
+		if told := got[heroku.AppWebhookDeliveryListResult](t)(h.AppWebhookDeliveryList(ctx, name, nil)); len(told) != 2 {
+			t.Errorf("deliveries %+v", told)
+		}
+		got[heroku.AppWebhookEventListResult](t)(h.AppWebhookEventList(ctx, name, nil))
+		got[*heroku.AppWebhookUpdateResult](t)(h.AppWebhookUpdate(ctx, name, hook.ID, heroku.AppWebhookUpdateOpts{Level: heroku.String("notify")}))
+		got[*heroku.AppWebhookDeleteResult](t)(h.AppWebhookDelete(ctx, name, hook.ID))
+	})
+	t.Run("another owner", func(t *testing.T) {
+		const email = "go@example.com"
+		p.Coordinator(t, "", "user", "add", email)
+		got[*heroku.Collaborator](t)(h.CollaboratorCreate(ctx, name, heroku.CollaboratorCreateOpts{User: email}))
+		got[*heroku.Collaborator](t)(h.CollaboratorInfo(ctx, name, email))
+		got[*heroku.Collaborator](t)(h.CollaboratorDelete(ctx, name, email))
+		offer := got[*heroku.AppTransfer](t)(h.AppTransferCreate(ctx, heroku.AppTransferCreateOpts{App: name, Recipient: email}))
+		if offer.State != "pending" {
+			t.Errorf("offered: %+v", offer)
+		}
+		got[heroku.AppTransferListResult](t)(h.AppTransferList(ctx, nil))
+		got[*heroku.AppTransfer](t)(h.AppTransferInfo(ctx, offer.ID))
+		got[*heroku.AppTransfer](t)(h.AppTransferDelete(ctx, offer.ID))
+	})
+	t.Run("what there is none of", func(t *testing.T) {
+		got[heroku.AddOnServiceListResult](t)(h.AddOnServiceList(ctx, nil))
+		got[heroku.AddOnListByUserResult](t)(h.AddOnListByUser(ctx, "~", nil))
+		got[heroku.PipelineCouplingListResult](t)(h.PipelineCouplingList(ctx, nil))
+		got[heroku.TeamListResult](t)(h.TeamList(ctx, nil))
+		got[heroku.SpaceListResult](t)(h.SpaceList(ctx, nil))
+		got[heroku.CreditListResult](t)(h.CreditList(ctx, nil))
+	})
 	renamed := got[*heroku.App](t)(h.AppUpdate(ctx, name, heroku.AppUpdateOpts{Name: heroku.String(name + "-b")})).Name
 	t.Cleanup(func() { p.DeleteApp(renamed) })
 	p.Answers(t, renamed, "/", "Hello")

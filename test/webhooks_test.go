@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -32,7 +33,7 @@ func (h *hooked) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	text, _ := io.ReadAll(req.Body)
 	var got struct {
 		Resource, Action string
-		Data             struct{ Status string }
+		Data             struct{ Status, State string }
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -47,7 +48,7 @@ func (h *hooked) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	if err := json.Unmarshal(text, &got); err != nil || req.Header.Get("Heroku-Webhook-Hmac-SHA256") != signed || req.Header.Get("Authorization") != "Bearer x" {
 		h.bad = fmt.Sprint(err, req.Header, string(text))
 	}
-	h.told = append(h.told, got.Resource+" "+got.Action+" "+got.Data.Status)
+	h.told = append(h.told, got.Resource+" "+got.Action+" "+got.Data.Status+got.Data.State)
 }
 
 // was waits until the receiver was told something and may set it up anew.
@@ -123,10 +124,14 @@ func TestWebhooks(t *testing.T) {
 	if out := heroku("webhooks:deliveries:info", deliveries[len(deliveries)-1].ID); !strings.Contains(out, "Set A config vars") {
 		t.Errorf("heroku webhooks:deliveries:info: %s", out)
 	}
-	heroku("webhooks:update", hooks[0].ID, "-u", receiver.URL+"/in", "-l", "sync", "-i", "api:release")
+	heroku("webhooks:update", hooks[0].ID, "-u", receiver.URL+"/in", "-l", "sync", "-i", "api:formation,dyno")
 	if out := heroku("webhooks:info", hooks[0].ID); !strings.Contains(out, "sync") || strings.Contains(out, "api:build") {
 		t.Errorf("heroku webhooks:info: %s", out)
 	}
+	p.Call(t, "PATCH", "/apps/"+app+"/formation/web", map[string]any{"quantity": 2}, nil)
+	h.was(t, func() bool {
+		return slices.Contains(h.told, "formation update ") && slices.Contains(h.told, "dyno create starting") && slices.Contains(h.told, "dyno update up") && h.bad == ""
+	})
 	heroku("webhooks:remove", hooks[0].ID)
 	p.Refused(t, 404, "GET", "/apps/"+app+"/webhooks/"+hooks[0].ID, nil, "heroku webhooks")
 }

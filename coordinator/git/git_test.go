@@ -14,6 +14,10 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/google/uuid"
+
+	"manifold"
 )
 
 func TestPushDeploysAndCanBeCloned(t *testing.T) {
@@ -422,6 +426,33 @@ func FuzzParseUpdates(f *testing.F) {
 			if err == nil && (!isHash(u.old) || !isHash(u.new) || !strings.HasPrefix(u.ref, "refs/")) {
 				t.Errorf("accepted %+v", u)
 			}
+		}
+	})
+}
+
+// No path gets further than the name of an app, whatever is escaped in it.
+func FuzzParsePath(f *testing.F) {
+	for _, path := range []string{
+		"/demo.git/info/refs?service=git-upload-pack", "/demo.git/git-receive-pack", "/../x.git/info/refs", "/demo.git/../other.git/git-upload-pack",
+		"/%2e%2e.git/git-upload-pack", "//demo.git/info/refs", "/demo.git/objects/info/packs", "/-demo.git/git-upload-pack", "/a%00b.git/git-upload-pack",
+	} {
+		f.Add("GET", path)
+		f.Add("POST", path)
+	}
+	f.Fuzz(func(t *testing.T, method, path string) {
+		u, err := url.ParseRequestURI(path)
+		if err != nil {
+			return
+		}
+		got, status := parse(&http.Request{Method: method, URL: u})
+		if status != 0 {
+			return
+		}
+		if manifold.CheckAppName(got.app) != nil && uuid.Validate(got.app) != nil || strings.ContainsAny(got.app, "/.%\\") || scopes[got.service] == "" {
+			t.Errorf("%s %s is taken for %+v", method, path, got)
+		}
+		if !strings.HasPrefix(u.EscapedPath(), "/"+got.app+".git/") && !strings.HasPrefix(u.EscapedPath(), got.app+".git/") {
+			t.Errorf("%s %s is not of %s", method, path, got.app)
 		}
 	})
 }

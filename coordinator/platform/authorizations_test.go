@@ -212,3 +212,20 @@ func TestKeys(t *testing.T) {
 	r.send("DELETE", "/account/keys/"+made.ID, "").want(200)
 	r.send("DELETE", "/account/keys/"+made.ID, "").fails(404, "not_found")
 }
+
+// A key that is taken is one line, and reads back as itself.
+func FuzzParseKey(f *testing.F) {
+	for _, text := range []string{keyLine, "", "ssh-ed25519 x", `command="sh" ` + keyLine, keyLine + "\nssh-rsa y", "ssh-rsa-cert-v01@openssh.com AAAA"} {
+		f.Add(text)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		k, err := parseKey(text)
+		if err != nil {
+			return
+		}
+		again, err := parseKey(k.Public)
+		if err != nil || again.Public != k.Public || again.Fingerprint != k.Fingerprint || strings.ContainsAny(k.Public, "\r\n\x00") {
+			t.Errorf("%q is kept as %q, which reads as %q (%v)", text, k.Public, again.Public, err)
+		}
+	})
+}

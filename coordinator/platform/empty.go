@@ -11,8 +11,9 @@ func emptyRoutes(*api) routes {
 		"GET /apps/{app}/sni-endpoints/{domain}": noneOf("sni_endpoint"),
 	}
 	for _, path := range []string{
-		"/addon-attachments", "/addons",
-		"/oauth/clients", "/oauth/sessions", "/pipelines", "/spaces", "/teams",
+		"/account/credits", "/account/invoices", "/addon-attachments", "/addon-region-capabilities", "/addon-services", "/addons",
+		"/enterprise-accounts", "/oauth/clients", "/oauth/sessions", "/pipeline-couplings", "/pipelines", "/spaces", "/teams",
+		"/users/~/addons", "/users/~/pipeline-couplings",
 	} {
 		r["GET "+path] = func(*call) (answer, error) { return ok([]object{}) }
 	}
