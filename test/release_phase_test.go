@@ -94,7 +94,7 @@ func TestReleasePhase(t *testing.T) {
 	// A config change runs it too; one that fails keeps the old release, and
 	// the change.
 	text, err := p.Heroku(t, dir, "config:set", "FAIL=7", "-a", app)
-	if err != nil {
+	if err != nil || !strings.Contains(text, "Release command executing") {
 		t.Errorf("config:set: %v\n%s", err, text)
 	}
 	failed := settled(t, p, app, "failed", 4)

@@ -62,7 +62,7 @@ func command(settings manifold.Settings, hurry <-chan struct{}) *cobra.Command {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(runCommand(settings, hurry), envCommand(settings), auditCommand(settings), stackCommand(settings),
+	root.AddCommand(runCommand(settings, hurry), envCommand(settings), proxyCommand(settings), auditCommand(settings), stackCommand(settings),
 		host.Command(settings), jobs.Command(settings), versionCommand(), manCommand())
 	return root
 }

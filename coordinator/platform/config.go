@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 
@@ -58,7 +59,16 @@ func (a *api) patchConfig(c *call, app manifold.App) (answer, error) {
 		return answer{}, err
 	}
 	c.sayRelease(app, r)
-	return ok(configObject(r))
+	return answer{status: http.StatusOK, value: configObject(r), header: warnPending(r)}, nil
+}
+
+// warnPending has the CLI warn that what was asked for waits for a release
+// command.
+func warnPending(r manifold.Release) http.Header {
+	if r.Status != manifold.ReleasePending {
+		return nil
+	}
+	return http.Header{"X-Heroku-Warning": {"Release command executing: this change will not be available until the command succeeds. See it with: heroku releases:output"}}
 }
 
 var errUnchanged = errors.New("nothing to change")

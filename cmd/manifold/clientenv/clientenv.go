@@ -6,6 +6,7 @@ package clientenv
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,10 +22,14 @@ import (
 // Var is one variable.
 type Var struct{ Name, Value string }
 
-// Make returns the variables in the order they are printed. It writes
+// Make returns the variables in the order they are printed, without a token
+// where there is only the CA of a coordinator elsewhere. It writes
 // $MANIFOLD_HOME/client/ca-bundle.pem.
 func Make(s manifold.Settings) ([]Var, error) {
 	token, err := Token(s)
+	if _, known := os.Stat(filepath.Join(s.Home, "coordinator", "ca.pem")); errors.Is(err, fs.ErrNotExist) && known == nil {
+		token, err = "", nil // the coordinator is another machine's: see manifold proxy
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -33,9 +38,11 @@ func Make(s manifold.Settings) ([]Var, error) {
 		return nil, err
 	}
 	api := "http://" + s.APIAddr
-	return append([]Var{
-		{"HEROKU_HOST", api},
-		{"HEROKU_API_KEY", token},
+	vars := []Var{{"HEROKU_HOST", api}}
+	if token != "" {
+		vars = append(vars, Var{"HEROKU_API_KEY", token})
+	}
+	vars = append(vars, []Var{
 		{"HEROKU_PARTICLEBOARD_URL", api}, // else each `GET /account` sends the token to a public host
 		{"HEROKU_GIT_HOST", s.TLSAddr},
 		{"HEROKU_DATA_HOST", host(s.APIAddr)},
@@ -51,7 +58,8 @@ func Make(s manifold.Settings) ([]Var, error) {
 		{"NO_PROXY", noProxy(host(s.APIAddr))},
 		{"NODE_EXTRA_CA_CERTS", bundle},
 		{"GIT_SSL_CAINFO", bundle},
-	}, gitSettings(s.TLSAddr)...), nil
+	}...)
+	return append(vars, gitSettings(s.TLSAddr)...), nil
 }
 
 // Token reads the first user's API token.
@@ -60,7 +68,7 @@ func Token(s manifold.Settings) (string, error) {
 	text, err := readBounded(path)
 	switch {
 	case os.IsNotExist(err):
-		return "", fmt.Errorf("there is no API token at %s yet: start the platform first (manifold run), and use the same MANIFOLD_HOME", path)
+		return "", fmt.Errorf("there is no API token at %s yet: start the platform first (manifold run), and use the same MANIFOLD_HOME: %w", path, fs.ErrNotExist)
 	case os.IsPermission(err):
 		return "", fmt.Errorf("the API token at %s may be read by root only: run this as root", path)
 	case err != nil:
