@@ -77,6 +77,16 @@ func TestHerokuApps(t *testing.T) {
 		t.Errorf("the push of one who is no collaborator any more:\n%s", out)
 	}
 
+	// another owner, who declines; then the operator removes them
+	s.run("apps:transfer "+email+on, "Initiating transfer", email)
+	if status, text := p.Request(t, "PATCH", "/account/app-transfers/"+name, token, []byte(`{"state":"declined"}`)); status != 200 || !strings.Contains(string(text), "declined") {
+		t.Errorf("a transfer is declined: %d %s", status, text)
+	}
+	p.Coordinator(t, email+"\n", "user", "remove", email) // asks for the address
+	if status, text := p.Request(t, "GET", "/account", token, nil); status != 401 {
+		t.Errorf("the token of one who was removed: %d %s", status, text)
+	}
+
 	// domains
 	host := name + ".example.com"
 	s.run("domains:add "+host+on, host)
