@@ -1,7 +1,9 @@
 package test
 
 import (
+	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os/exec"
@@ -49,6 +51,33 @@ func TestRunStopAndRunAgain(t *testing.T) {
 	if after := snapshot(t, p); after != before {
 		t.Errorf("apps, releases and config are not what they were\nbefore: %s\nafter:  %s", before, after)
 	}
+	if err := p.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	stopUnread(t, p)
+}
+
+// stopUnread stops a platform whose reader is gone by then, as the tee of
+// `manifold run | tee log` is after Ctrl-C.
+func stopUnread(t *testing.T, p *platform.Instance) {
+	t.Helper()
+	run := exec.Command(filepath.Join(platform.Programs, "manifold"), "run")
+	run.Env = p.Environ()
+	out, err := run.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := run.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.HasPrefix(lines.Text(), "Ready in ") {
+	}
+	out.Close()
+	if err := errors.Join(run.Process.Signal(syscall.SIGINT), run.Wait()); err != nil {
+		t.Errorf("a run that nobody reads was stopped: %v", err)
+	}
+	p.NothingLeft(t)
 }
 
 // snapshot is what must survive a stop.

@@ -2,7 +2,9 @@ package main
 
 import (
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -24,6 +26,9 @@ releases and config are there again the next time.`,
 			if err != nil {
 				return err
 			}
+			// With manifold run | tee, Ctrl-C ends the reader of what we print as
+			// well, and what is said of the stop must not end us before it is done.
+			signal.Notify(make(chan os.Signal, 1), syscall.SIGPIPE)
 			return onemachine.Run(cmd.Context(), onemachine.Config{
 				Settings: settings,
 				Programs: filepath.Dir(self),
