@@ -19,6 +19,7 @@ import (
 // The SSH form of `heroku run`: what it can beyond the other, and that it can
 // what the other can.
 func TestRunOverSSH(t *testing.T) {
+	t.Parallel() // a platform of its own
 	if _, err := exec.LookPath("ssh"); err != nil {
 		t.Fatal("the CLI needs ssh for this: apt-get install openssh-client")
 	}
@@ -30,25 +31,17 @@ func TestRunOverSSH(t *testing.T) {
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
-	r := runner{t, p, platform.Repository(t, map[string]string{
-		"Procfile": "web: python3 -m http.server $PORT\nsay: echo said\n", "requirements.txt": "",
-	}), p.CreateApp(t)}
-	p.Push(t, r.dir, r.app)
-	for _, tc := range []struct {
-		name string
-		test func(runner)
-	}{
-		{"terminal", runner.sshTerminal}, {"time to prompt", runner.sshTimeToPrompt}, {"exit codes", runner.sshExitCodes},
-		{"pipes", runner.sshPipes}, {"lost client", runner.sshLostClient}, {"secret used twice", runner.sshSecretTwice},
-		{"limit", runner.oneOffLimit},
-	} {
-		t.Run(tc.name, func(t *testing.T) { tc.test(r.on(t)) })
-	}
+	oneByOne(t, p, []runTest{
+		{"terminal", runner.sshTerminal}, {"exit codes", runner.sshExitCodes}, {"pipes", runner.sshPipes}, {"lost client", runner.sshLostClient},
+		{"secret used twice", runner.sshSecretTwice}, {"limit", runner.oneOffLimit},
+	}...)
 }
 
 func (r runner) sshTerminal() {
+	began := time.Now()
 	c := inTerminal(r.T, r.command("run", "bash", "-a", r.app))
 	c.expect(prompt)
+	r.Logf("measured: heroku run bash to its prompt over SSH %.2f s", time.Since(began).Seconds())
 	name := r.oneOffs()[0]
 	c.enter("tty; stty size; echo $TERM $DYNO\n")
 	c.expect(`/dev/pts/0\s+33 101\s+xterm-256color ` + name + `\s`)
@@ -63,24 +56,6 @@ func (r runner) sshTerminal() {
 	if status := c.exit(); status != 0 {
 		r.Errorf("the CLI exited with %d, want 0 without -x", status)
 	}
-	r.gone(30 * time.Second)
-}
-
-func (r runner) sshTimeToPrompt() {
-	var took [2]time.Duration
-	for i := range took {
-		began := time.Now()
-		c := inTerminal(r.T, r.command("run", "bash", "-a", r.app))
-		c.expect(prompt)
-		took[i] = time.Since(began)
-		c.enter("exit\n")
-		c.exit()
-	}
-	began := time.Now()
-	if out, err := r.p.Heroku(r, r.dir, "ps", "-a", r.app); err != nil {
-		r.Fatalf("heroku ps: %v\n%s", err, out)
-	}
-	r.Logf("measured: heroku run bash to its prompt over SSH %.2f s (best of 2), heroku ps %.2f s", min(took[0], took[1]).Seconds(), time.Since(began).Seconds())
 	r.gone(30 * time.Second)
 }
 

@@ -287,19 +287,22 @@ func (p *Instance) push(ctx context.Context, dir, app, branch, token string, fla
 	return cmd
 }
 
-// ForcePush is push for a history that does not descend from the last one.
-func (p *Instance) ForcePush(t testing.TB, dir, app string) {
-	t.Helper()
-	if out, err := p.TryPush(t, dir, app, "main", p.Token, "--force"); err != nil {
-		t.Fatalf("git push --force: %v\n%s", err, out)
-	}
-}
-
 // Push must succeed and deploy.
 func (p *Instance) Push(t testing.TB, dir, app string) string {
 	t.Helper()
+	return p.deploys(t, dir, app)
+}
+
+// ForcePush is Push for a history that does not descend from the last one.
+func (p *Instance) ForcePush(t testing.TB, dir, app string) {
+	t.Helper()
+	p.deploys(t, dir, app, "--force")
+}
+
+func (p *Instance) deploys(t testing.TB, dir, app string, flags ...string) string {
+	t.Helper()
 	began := time.Now()
-	out, err := p.TryPush(t, dir, app, "main", p.Token)
+	out, err := p.TryPush(t, dir, app, "main", p.Token, flags...)
 	if err != nil {
 		t.Fatalf("git push: %v\n%s", err, out)
 	}
@@ -452,18 +455,23 @@ func environWithout(names ...string) (env []string) {
 	return env
 }
 
-// ClientEnv is what `manifold env` prints, read as a shell would.
+// ClientEnv is what `manifold env` prints, read as a shell would. It is asked
+// once; the caller must not change it.
 func (p *Instance) ClientEnv(t testing.TB) map[string]string {
 	t.Helper()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.clientEnv != nil {
+		return p.clientEnv
+	}
 	cmd := exec.Command(filepath.Join(Programs, "manifold"), "env", "--json")
 	cmd.Env = p.Environ()
 	out, err := cmd.Output()
 	if err != nil {
 		t.Fatalf("manifold env: %v", err)
 	}
-	var vars map[string]string
-	if err := json.Unmarshal(out, &vars); err != nil {
+	if err := json.Unmarshal(out, &p.clientEnv); err != nil {
 		t.Fatal(err)
 	}
-	return vars
+	return p.clientEnv
 }

@@ -36,10 +36,11 @@ type Instance struct {
 	forward    sync.Once
 	watchedAPI string
 
-	mu     sync.Mutex
-	cmd    *exec.Cmd
-	ended  chan struct{} // closed when cmd has ended
-	endErr error
+	mu        sync.Mutex
+	clientEnv map[string]string
+	cmd       *exec.Cmd
+	ended     chan struct{} // closed when cmd has ended
+	endErr    error
 }
 
 // Each Instance has 1,024 slots for dynos (a /20 of /30s) with 65,536 user ids
