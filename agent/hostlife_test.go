@@ -69,7 +69,7 @@ func TestHealthCheckOfWhatAllNeed(t *testing.T) {
 		}
 		all[4].App, all[4].Env = "other", nil
 		w.setWorks(func(string) error { return fmt.Errorf("status 503") })
-		w.host.onStart = func(b *fakeBox) error { b.slow = 20 * time.Second; return nil }
+		w.host.onStart = func(b *fakeBox) error { b.slow = 40 * time.Second; return nil }
 		w.start()
 		w.up.setFail(fmt.Errorf("connection refused"))
 		w.want(all...)
