@@ -26,6 +26,7 @@ type Config struct {
 	CPUCap        float64      // MANIFOLD_CPU_CAP: CPUs a share of a dyno's size may use at most; 0: no cap
 	Policy        supervisor.Policy
 	SampleEvery   time.Duration // between two looks at a dyno's memory and load
+	LogLimit      int64         // MANIFOLD_LOG_DISK, in MB: of each dyno's log kept on this host; 0 is isolation's default
 	AppDomain     string        // MANIFOLD_APP_DOMAIN: apps are asked for their health as <app>.<domain>
 	Log           *slog.Logger  // required
 }
@@ -51,6 +52,13 @@ func FromEnv() (Config, error) {
 	}
 	if c.Policy, c.SampleEvery, err = policyFromEnv(); err != nil {
 		return Config{}, err
+	}
+	if text := os.Getenv("MANIFOLD_LOG_DISK"); text != "" {
+		mb, err := strconv.Atoi(text)
+		if err != nil || mb < 1 || mb > 4096 {
+			return Config{}, fmt.Errorf("MANIFOLD_LOG_DISK must be a number of MB from 1 to 4096, not %.40q", text)
+		}
+		c.LogLimit = int64(mb) << 20
 	}
 	c.Resolvers, err = resolvers(os.Getenv("MANIFOLD_RESOLVERS"))
 	return c, err

@@ -169,10 +169,13 @@ func checkCount(t *testing.T, r *rig, run string) {
 func TestCoordinatorIsAway(t *testing.T) {
 	r := newRig(t)
 	a := r.assignment(`i=0; while :; do i=$((i+1)); echo $i; sleep 0.01; done`)
+	loud := r.assignment(`yes "no room for all of this" | head -c 8000000; sleep 1000`)
+	loud.Dyno = "worker.2"
 	r.want(a)
 	d := r.awaitState(a.ID, manifold.StateUp)
 	r.setDown(true)
 	r.end(syscall.SIGKILL)
+	r.env = append(r.env, "MANIFOLD_LOG_DISK=2")
 	r.start() // does not wait for it
 	if list := r.ps(); len(list) != 1 || list[0].Run != d.Run || list[0].State != manifold.StateUp {
 		t.Errorf("while the coordinator is away ps says %+v", list)
@@ -190,6 +193,18 @@ func TestCoordinatorIsAway(t *testing.T) {
 	before := kept()
 	eventually(t, "lines on disk that nobody fetches", func() bool { return kept() >= before+50 }, nil)
 	r.setDown(false)
+	r.want(a, loud)
+	r.awaitLine(r.awaitState(loud.ID, manifold.StateUp).Run, "heroku", "State changed from starting to up")
+	eventually(t, "the loud one has written all its lines, and no more than its room is taken", func() bool {
+		kept := int64(0)
+		files, _ := filepath.Glob(filepath.Join(r.dir, "home", "agent", "runs", r.awaitState(loud.ID, manifold.StateUp).Run, "pid1", "log", "*"))
+		for _, f := range files {
+			if info, err := os.Stat(f); err == nil {
+				kept += info.Size()
+			}
+		}
+		return kept > 1<<20 && kept <= 2<<20
+	}, nil)
 	r.want()
 	r.awaitGone(a.ID)
 	checkCount(t, r, d.Run)

@@ -82,7 +82,7 @@ func (d *driver) build(ctx context.Context, dyno supervisor.Dyno, client *visit)
 	}
 	spec := isolation.Spec{
 		Run: dyno.Run, Layers: layers, Argv: argv(as), Env: environ(as, dyno.Port), Dir: appHome,
-		Size: as.Size, Grace: dyno.Plan.Grace, TTL: as.TTL, Addr: dyno.Addr,
+		Size: as.Size, Grace: dyno.Plan.Grace, TTL: as.TTL, LogLimit: d.a.cfg.LogLimit, Addr: dyno.Addr,
 	}
 	if as.Job != nil {
 		input, err := d.input(ctx, dyno.Run)

@@ -80,3 +80,14 @@ func TestWatchdogIsFedOnlyWhileEveryLoopMakesProgress(t *testing.T) {
 		}
 	})
 }
+
+// TestSuspendIsNoHang: how long a loop is silent is measured on the monotonic
+// clock, which stands still while the host sleeps; by the clock on the wall
+// every loop would be stuck when it wakes.
+func TestSuspendIsNoHang(t *testing.T) {
+	p := newPulse()
+	p.beat("loop")
+	if at := p.last["loop"]; at == at.Round(0) { // which takes the monotonic reading away
+		t.Errorf("a beat is noted as %v, without a monotonic reading", at)
+	}
+}

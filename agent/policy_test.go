@@ -33,3 +33,13 @@ func TestPolicyFromEnv(t *testing.T) {
 		})
 	}
 }
+
+func TestLogDiskFromEnv(t *testing.T) {
+	for text, want := range map[string]int64{"": 0, "1": 1 << 20, "4096": 4 << 30, "0": -1, "4097": -1, "16MB": -1, "-5": -1} {
+		t.Setenv("MANIFOLD_LOG_DISK", text)
+		c, err := FromEnv()
+		if refused := err != nil && strings.Contains(err.Error(), "MANIFOLD_LOG_DISK"); refused != (want < 0) || !refused && c.LogLimit != want {
+			t.Errorf("%q gives %d, %v", text, c.LogLimit, err)
+		}
+	}
+}

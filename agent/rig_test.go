@@ -52,6 +52,7 @@ type rig struct {
 	env      []string
 	stack    []manifold.Image
 	agent    *exec.Cmd
+	atEnd    func()   // once the agent is gone, nil for nothing
 	parents  []string // cgroups made for this rig; see narrow
 	log      *os.File
 }
@@ -189,6 +190,9 @@ func (r *rig) cleanUp() {
 		r.start()
 	}
 	r.teardown()
+	if r.atEnd != nil {
+		r.atEnd()
+	}
 	for _, dir := range r.parents {
 		if err := os.Remove(dir); err != nil {
 			r.t.Errorf("a cgroup of the test's: %v", err)

@@ -469,3 +469,25 @@ func TestHealthCheck(t *testing.T) {
 	l = newLife(t, Plan{Web: true}).on(Event{Kind: Launched}).on(Event{Kind: Listening}).is(Up).does()
 	l.on(Event{Kind: Unhealthy}).is(Up).does() // it never asked for it
 }
+
+// TestSuspend: the host slept eight hours. Timers stood still with it (they run
+// on CLOCK_MONOTONIC, which does not count a suspend), so what a dyno was given
+// is still left when the host wakes, and nothing is ended for the time of day.
+func TestSuspend(t *testing.T) {
+	const slept = 8 * time.Hour
+	l := newLife(t, Plan{Web: true, Health: "/health"}).on(Event{Kind: Launched}).is(Booting)
+	l.after(slept).on(Event{Kind: Sampled, Memory: 1}).is(Booting)
+	l.on(Event{Kind: Listening}).is(Up)
+	l.after(slept).on(Event{Kind: Sampled, Memory: 1}).is(Up)
+	l.on(Event{Kind: Ended, Exit: Exit{Status: 1}}).is(Crashed)
+	if l.d.Crashes != 1 || !l.d.Due.Equal(l.at) {
+		t.Errorf("%d crashes, next try in %v", l.d.Crashes, l.d.Due.Sub(l.at))
+	}
+	l.after(slept).on(Event{Kind: Due, Run: "run-2"}).is(Starting).on(Event{Kind: Launched}).on(Event{Kind: Listening}).is(Up)
+	l.on(Event{Kind: Stop, Withdrawn: true}).is(Stopping)
+	l.after(slept).on(Event{Kind: Stop, Withdrawn: true}).is(Stopping).does(Term, SetDue)
+	l.on(Event{Kind: Ended, Exit: Exit{Status: 143}}).is(Gone)
+	if l.d.Result.Cause != manifold.CauseSignal {
+		t.Errorf("result %+v", l.d.Result)
+	}
+}

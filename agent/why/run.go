@@ -5,7 +5,8 @@
 //
 // It judges from evidence alone and must never look at the host by itself: a
 // run is long gone when somebody asks. It must never keep a config var's
-// value, and never take a dyno's own words for more than a hint: the numbers
+// value (a health check's path, which is checked to be fit for logs, is no
+// secret), and never take a dyno's own words for more than a hint: the numbers
 // of kernel and supervisor come first.
 package why
 
