@@ -16,11 +16,12 @@ import (
 	"manifold/test/platform"
 )
 
-// keeper runs the agent and starts another one whenever it ended, at once: what
+// keeper runs a daemon and starts another one whenever it ended, at once: what
 // systemd does. `manifold run` would wait longer each time.
 type keeper struct {
 	t       *testing.T
 	p       *platform.Instance
+	program string
 	log     *os.File
 	mu      sync.Mutex
 	process *os.Process
@@ -29,20 +30,35 @@ type keeper struct {
 	stop    func()
 }
 
-// keep takes the agent over from `manifold run`, which it kills: the daemons
-// run on, and its next start takes them all over again.
-func keep(t *testing.T, p *platform.Instance) *keeper {
+// keep takes agent and coordinator over from `manifold run`, which it kills:
+// the daemons run on, and its next start, by stop, takes them all over again.
+func keep(t *testing.T, p *platform.Instance) (agents, coordinators *keeper, stop func()) {
 	t.Helper()
 	if err := p.Signal(syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
 	_ = p.Wait(10 * time.Second) // it was killed
-	first, err := p.PID("manifold-agent")
+	agents, coordinators = takeOver(t, p, "manifold-agent"), takeOver(t, p, "manifold-coordinator")
+	stop = sync.OnceFunc(func() {
+		agents.stop()
+		coordinators.stop()
+		if err := p.Start(); err != nil { // to take all down
+			t.Errorf("manifold run over what was killed: %v", err)
+		}
+	})
+	t.Cleanup(stop)
+	return agents, coordinators, stop
+}
+
+// takeOver kills a daemon and keeps others in its place.
+func takeOver(t *testing.T, p *platform.Instance, program string) *keeper {
+	t.Helper()
+	first, err := p.PID(program)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &keeper{t: t, p: p}
-	if k.log, err = os.Create(filepath.Join(p.Dir, "agent.log")); err != nil {
+	k := &keeper{t: t, p: p, program: program}
+	if k.log, err = os.Create(filepath.Join(p.Dir, program+".log")); err != nil {
 		t.Fatal(err)
 	}
 	if err := syscall.Kill(first, syscall.SIGKILL); err != nil {
@@ -55,36 +71,32 @@ func keep(t *testing.T, p *platform.Instance) *keeper {
 		for k.run(done) {
 		}
 	})
-	k.stop = sync.OnceFunc(func() {
+	k.stop = func() {
 		close(done)
 		k.kill()
 		work.Wait()
 		if t.Failed() {
 			text, _ := os.ReadFile(k.log.Name())
-			t.Logf("the agents' log ends:\n%s", text[max(0, len(text)-8000):])
+			t.Logf("the log of %s ends:\n%s", program, text[max(0, len(text)-8000):])
 		}
 		k.log.Close()
-		if err := p.Start(); err != nil { // to take all down
-			t.Errorf("manifold run over what was killed: %v", err)
-		}
-	})
-	t.Cleanup(k.stop)
+	}
 	return k
 }
 
-// run is one agent's life.
+// run is one daemon's life.
 func (k *keeper) run(done <-chan struct{}) bool {
 	select {
 	case <-done:
 		return false
 	default:
 	}
-	cmd := exec.Command(filepath.Join(platform.Programs, "manifold-agent"))
+	cmd := exec.Command(filepath.Join(platform.Programs, k.program))
 	cmd.Env, cmd.Dir = k.p.Environ(), "/"
 	cmd.Stdout, cmd.Stderr = io.Writer(k.log), io.Writer(k.log)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
-		k.t.Errorf("start an agent: %v", err)
+		k.t.Errorf("start %s: %v", k.program, err)
 		return false
 	}
 	k.mu.Lock()
@@ -95,14 +107,14 @@ func (k *keeper) run(done <-chan struct{}) bool {
 	return true
 }
 
-// another waits until an agent runs that was not there at the last call.
+// another waits until a daemon runs that was not there at the last call.
 func (k *keeper) another() {
 	k.t.Helper()
 	platform.Eventually(k.t, 30*time.Second, func() error {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.starts == k.seen {
-			return fmt.Errorf("no other agent was started after the %dth", k.seen)
+			return fmt.Errorf("no other %s was started after the %dth", k.program, k.seen)
 		}
 		k.seen = k.starts
 		return nil
@@ -118,7 +130,8 @@ func (k *keeper) kill() {
 }
 
 // TestAgentKilled kills the agent at random moments, also while it is still
-// taking over from the one before, under requests and log lines.
+// taking over from the one before, under requests and log lines; and now and
+// then the coordinator with it.
 func TestAgentKilled(t *testing.T) {
 	n := sizeOf(t)
 	p := start(t, patient)
@@ -139,15 +152,20 @@ func TestAgentKilled(t *testing.T) {
 		before[app] = settled(t, p, app, perApp)
 		p.Answers(t, app, "/", "")
 	}
-	k := keep(t, p)
+	agents, coordinators, stop := keep(t, p)
 	requests := startLoad(t, p, apps, n.requests)
 	began := time.Now()
-	for range n.kills {
-		k.another()
+	for i := range n.kills {
+		agents.another()
 		time.Sleep(time.Duration(rand.IntN(1800)) * time.Millisecond)
-		k.kill()
+		agents.kill()
+		if i%20 == 3 {
+			coordinators.another()
+			coordinators.kill()
+		}
 	}
 	took, machine := time.Since(began), busy()
+	answers(t, p)
 	restarted := 0
 	for _, app := range apps {
 		for name, run := range settled(t, p, app, perApp) {
@@ -167,16 +185,17 @@ func TestAgentKilled(t *testing.T) {
 		settled(t, p, app, 0)
 	}
 	counted := lines.close()
-	k.stop()
+	stop()
 	if err := p.Stop(); err != nil {
 		t.Error(err)
 	}
 	left := p.Leftovers()
 	fmt.Printf(`
 agent killed       %d times in %.0f s (%d starts), %s
+coordinator too    %d times
 requests           %s
 log lines          %s
 dynos              %d in %d apps, restarted %d
 leaks              %d of %d boxes while it ran, %d at the end
-`, n.kills, took.Seconds(), k.starts, machine, visited, counted, n.dynos, len(apps), restarted, len(boxes)-n.dynos, n.dynos, len(left))
+`, n.kills, took.Seconds(), agents.starts, machine, coordinators.starts, visited, counted, n.dynos, len(apps), restarted, len(boxes)-n.dynos, n.dynos, len(left))
 }

@@ -3,6 +3,7 @@ package survive
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"strings"
@@ -35,23 +36,56 @@ type account struct {
 
 func newLedger(t *testing.T) *ledger { return &ledger{t: t, runs: map[string]*account{}} }
 
-// follow counts an app's lines from now on.
+// follow counts an app's lines from now on, over the coordinator's deaths, with
+// which log sessions end: the next one goes on behind the last line seen.
 func (l *ledger) follow(p *platform.Instance, app string) {
 	l.t.Helper()
-	var session struct {
-		URL string `json:"logplex_url"`
+	client := &http.Client{Transport: &http.Transport{}}
+	first, err := session(client, p, app)
+	if err != nil {
+		l.t.Fatal(err)
 	}
-	p.Call(l.t, "POST", "/apps/"+app+"/log-sessions", map[string]any{"tail": true, "lines": 1500}, &session)
 	ctx, cancel := context.WithCancel(context.Background())
 	var work sync.WaitGroup
 	work.Go(func() {
-		client := &http.Client{Transport: &http.Transport{}}
 		defer client.CloseIdleConnections()
-		for last := ""; ctx.Err() == nil; {
-			last = l.stream(ctx, client, session.URL, last)
+		for last, url := "", first; ctx.Err() == nil; url, err = session(client, p, app) {
+			if err == nil {
+				last = l.stream(ctx, client, url, last)
+				continue
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-ctx.Done():
+			}
 		}
 	})
 	l.t.Cleanup(func() { cancel(); work.Wait() })
+}
+
+// session makes a log session and returns its address.
+func session(client *http.Client, p *platform.Instance, app string) (string, error) {
+	req, err := http.NewRequest("POST", "http://"+p.API+"/apps/"+app+"/log-sessions", strings.NewReader(`{"tail":true,"lines":1500}`))
+	if err != nil {
+		return "", err
+	}
+	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
+	req.Header.Set("Authorization", "Bearer "+p.Token)
+	res, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	var made struct {
+		URL string `json:"logplex_url"`
+	}
+	if err := json.NewDecoder(res.Body).Decode(&made); err != nil {
+		return "", err
+	}
+	if res.StatusCode/100 != 2 {
+		return "", fmt.Errorf("a log session of %s: %s", app, res.Status)
+	}
+	return made.URL, nil
 }
 
 // stream reads server-sent events until they end, and returns the last one's id.

@@ -15,6 +15,7 @@ package survive
 import (
 	"encoding/json"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -89,6 +90,18 @@ func repository(t *testing.T) (dir string) {
 		t.Fatal(err)
 	}
 	return platform.Repository(t, map[string]string{"Procfile": "web: exec ./app\n", "app": string(binary), "index.html": ""})
+}
+
+// answers waits until the coordinator does.
+func answers(t *testing.T, p *platform.Instance) {
+	t.Helper()
+	platform.Eventually(t, 60*time.Second, func() error {
+		res, err := http.Get("http://" + p.API + "/schema")
+		if err == nil {
+			res.Body.Close()
+		}
+		return err
+	})
 }
 
 func scale(t *testing.T, p *platform.Instance, app string, quantity int) {
