@@ -126,6 +126,10 @@ bench-idle: build ## What 100 idle dynos cost: memory each, the agent's CPU and 
 	@go test -run '^$$' -bench '^BenchmarkIdle$$' -benchtime 1x -timeout 10m ./agent
 	@ls -l bin | awk '/manifold/ {printf "%-24s %.1f MB\n", $$NF, $$5 / 1e6}'
 
+.PHONY: bench-api
+bench-api: ## The API under 200 clients at once on 1,000 apps of 50 releases, beside etcd alone; the store's size
+	@go test -run '^$$' -bench '^BenchmarkAPI$$' -benchtime 1x -timeout 15m ./coordinator | grep -E '^( |[0-9]+ clients|---|FAIL|ok)'
+
 .PHONY: bench-logs
 bench-logs: ## 10,000 log lines/s of four dynos for 60 s to two tails and a drain: losses, latency, CPU (as root)
 	@test/packages $(TEST_PACKAGES)

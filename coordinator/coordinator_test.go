@@ -24,13 +24,13 @@ import (
 
 // rig is a home and what runs in it.
 type rig struct {
-	t    *testing.T
+	t    testing.TB
 	cfg  Config
 	at   Addresses
 	stop func() error // ends Run and returns its error
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	run, err := os.MkdirTemp("", "mf") // short: a socket's path has room for 107 bytes
 	must(t, err)
@@ -112,7 +112,7 @@ func (r *rig) api(method, path, token, body string) (int, string) {
 	return res.StatusCode, string(text)
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
 
 	"manifold"
 )
@@ -25,12 +26,14 @@ type appRecord struct {
 func (a appRecord) serving() int { return cmp.Or(a.Serving, a.Head) }
 
 func (t *tx) app(id string) (appRecord, error) {
-	var app appRecord
-	found, err := t.get(key("apps", id), &app)
-	if err == nil && !found {
-		err = fmt.Errorf("app %s: %w", clip(id), ErrNotFound)
+	r, err := t.engine.get(t.ctx, key("apps", id))
+	if err != nil {
+		return appRecord{}, err
 	}
-	return app, err
+	if t.seen[r.key] = r.revision; r.revision == 0 {
+		return appRecord{}, fmt.Errorf("app %s: %w", clip(id), ErrNotFound)
+	}
+	return shared[appRecord](r)
 }
 
 // CreateApp makes an app by, with releases v1 and v2 as Heroku does. Of app it
@@ -56,14 +59,14 @@ func (s *Store) CreateApp(ctx context.Context, app manifold.App, by manifold.Use
 
 func (s *Store) insertApp(ctx context.Context, app manifold.App, by manifold.User) error {
 	first := []string{"Initial release", "Enable Logplex"}
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, by.ID, func(t *tx) error {
 		if err := t.claimName(app); err != nil {
 			return err
 		}
 		for i, description := range first {
 			r := s.newRelease(app.ID, i+1, by)
 			r.Description = description
-			if err := s.insertRelease(t, r, 0); err != nil {
+			if err := s.insertRelease(t, releaseRecord{Release: r}, 0); err != nil {
 				return err
 			}
 			t.noteRelease(r)
@@ -89,7 +92,7 @@ func (t *tx) claimName(app manifold.App) error {
 	return t.put(key("names", app.Name), app.ID)
 }
 
-// App finds an app by its name or id.
+// App finds an app by its name or id, shared as in Apps.
 func (s *Store) App(ctx context.Context, nameOrID string) (manifold.App, error) {
 	id := nameOrID
 	t := s.begin(ctx)
@@ -104,9 +107,18 @@ func (s *Store) App(ctx context.Context, nameOrID string) (manifold.App, error) 
 	return app.App, err
 }
 
-// Apps lists all apps by name.
+// Apps lists all apps by name. What they point to (Domains, Features…) is
+// shared and must not be changed.
 func (s *Store) Apps(ctx context.Context) ([]manifold.App, error) {
-	apps, err := list[manifold.App](ctx, s.engine, key("apps", ""))
+	records, err := s.engine.list(ctx, key("apps", ""))
+	apps := make([]manifold.App, len(records))
+	for i, r := range records {
+		app, err := shared[appRecord](r)
+		if err != nil {
+			return nil, err
+		}
+		apps[i] = app.App
+	}
 	slices.SortFunc(apps, func(a, b manifold.App) int { return cmp.Compare(a.Name, b.Name) })
 	return apps, err
 }
@@ -116,7 +128,7 @@ func (s *Store) Apps(ctx context.Context) ([]manifold.App, error) {
 // change ends it.
 func (s *Store) UpdateApp(ctx context.Context, id string, change func(*manifold.App) error) (manifold.App, error) {
 	var app manifold.App
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.transact(ctx, id, func(t *tx) (err error) {
 		app, err = s.updateApp(t, id, change)
 		return err
 	})
@@ -155,12 +167,24 @@ func (s *Store) updateApp(t *tx, id string, change func(*manifold.App) error) (m
 // webhooks and its slugs.
 // Its placements stay: the scheduler retires those whose app is gone.
 func (s *Store) DeleteApp(ctx context.Context, id string) error {
-	err := s.transact(ctx, func(t *tx) error {
+	err := s.deleteApp(ctx, id)
+	if errors.Is(err, rpctypes.ErrNoSpace) { // of an entry in the audit trail: room goes before it
+		err = s.deleteApp(By(ctx, nil), id)
+	}
+	if err != nil {
+		return err
+	}
+	s.newest.Delete(id)
+	return s.finishDeletion(ctx, id)
+}
+
+func (s *Store) deleteApp(ctx context.Context, id string) error {
+	return s.transact(ctx, id, func(t *tx) error {
 		app, err := t.app(id) // its record changes with every release, so that none is missed
 		if err != nil {
 			return err
 		}
-		releases, err := list[releaseRecord](ctx, s.engine, key("releases", id, ""))
+		releases, err := list[storedRelease](ctx, s.engine, key("releases", id, ""))
 		if err != nil {
 			return err
 		}
@@ -190,19 +214,22 @@ func (s *Store) DeleteApp(ctx context.Context, id string) error {
 		t.removeUnder(key("configs", id, ""))
 		t.remove(auditHead(id))
 		t.removeUnder(auditTrail(id))
-		return t.put(key("deleted", id), slices.Compact(slugs))
+		slugs = slices.Compact(slugs)
+		if len(t.writes)+len(slugs)+2*len(t.notes) > maxWrites {
+			return t.put(key("deleted", id), slugs)
+		}
+		for _, slug := range slugs { // nothing is put: a store that is full takes it
+			t.remove(key("slugs", slug))
+		}
+		return nil
 	})
-	if err != nil {
-		return err
-	}
-	return s.finishDeletion(ctx, id)
 }
 
-// finishDeletion removes the slugs a deleted app left, which may be too many
+// finishDeletion removes the slugs a deleted app left where they were too many
 // for one transaction. After a kill the next Open calls it again.
 func (s *Store) finishDeletion(ctx context.Context, id string) error {
 	var slugs []string
-	if _, err := s.begin(ctx).get(key("deleted", id), &slugs); err != nil {
+	if found, err := s.begin(ctx).get(key("deleted", id), &slugs); err != nil || !found {
 		return err
 	}
 	var keys []string

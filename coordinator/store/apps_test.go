@@ -164,7 +164,7 @@ func TestDeletionCutShortIsFinished(t *testing.T) {
 	s := open(t, dir)
 	app := newApp(t, s, "kept")
 	must(s.Deploy(t.Context(), app.ID, manifold.Slug{ID: "kept"}, "Deploy", ada))(t)
-	err := s.transact(t.Context(), func(t *tx) error { // as a kill after the first step leaves it
+	err := s.transact(t.Context(), "", func(t *tx) error { // as a kill after the first step leaves it
 		return errors.Join(
 			t.put(key("slugs", "left"), manifold.Slug{ID: "left", App: "gone"}),
 			t.put(key("deleted", "gone"), []string{"left"}))

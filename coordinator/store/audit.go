@@ -4,10 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"hash/crc32"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -127,17 +125,14 @@ func (t *tx) report() {
 	}
 }
 
-// turn is held by those who meet at a trail.
-func (s *Store) turn(subject string) *sync.Mutex {
-	return &s.trails[crc32.ChecksumIEEE([]byte(subject))%uint32(len(s.trails))]
-}
-
 // Record adds to the trail of a subject what the author of ctx did that is no
 // change of the store: it restarted a dyno.
 func (s *Store) Record(ctx context.Context, subject, action string) error {
-	turn := s.turn(subject)
-	turn.Lock()
-	defer turn.Unlock()
+	done, err := s.turns.take(ctx, subject)
+	if err != nil {
+		return err
+	}
+	defer done()
 	for range maxTries {
 		t := s.begin(ctx)
 		t.note(subject, "%s", action)

@@ -112,7 +112,7 @@ func (s *Store) Authorize(ctx context.Context, user manifold.User, description s
 	if len(present) >= MaxAuthorizations {
 		return a, "", &manifold.InvalidError{What: "Authorizations", Why: fmt.Sprintf("are at most %d of one user: revoke some first", MaxAuthorizations)}
 	}
-	err = s.transact(ctx, func(t *tx) error {
+	err = s.transact(ctx, user.ID, func(t *tx) error {
 		var known manifold.User
 		if found, err := t.get(key("users", user.ID), &known); err != nil {
 			return err
@@ -174,7 +174,7 @@ func (s *Store) Revoke(ctx context.Context, user, id string) error {
 	if err != nil {
 		return err
 	}
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, user, func(t *tx) error {
 		var g grant
 		if found, err := t.get(at, &g); err != nil || !found {
 			return cmp.Or(err, fmt.Errorf("authorization %s: %w", clip(id), ErrNotFound))
@@ -192,7 +192,7 @@ func (s *Store) Reauthorize(ctx context.Context, user, id string, description *s
 	if err != nil {
 		return a, "", err
 	}
-	err = s.transact(ctx, func(t *tx) error {
+	err = s.transact(ctx, user, func(t *tx) error {
 		var g grant
 		if found, err := t.get(at, &g); err != nil || !found {
 			return cmp.Or(err, fmt.Errorf("authorization %s: %w", clip(id), ErrNotFound))

@@ -2,11 +2,7 @@ package store
 
 import (
 	"fmt"
-	"os"
-	"path/filepath"
 	"testing"
-
-	"golang.org/x/sync/errgroup"
 
 	"manifold"
 )
@@ -86,42 +82,6 @@ func BenchmarkReopen(b *testing.B) {
 	dir := b.TempDir()
 	for b.Loop() {
 		s := open(b, dir)
-		s.Close()
-	}
-}
-
-// BenchmarkThousandApps is what 1,000 apps with 50 releases each take on disk,
-// every release with config vars of a usual size and an entry of the audit trail.
-// Run it with -benchtime 1x.
-func BenchmarkThousandApps(b *testing.B) {
-	const apps, releases = 1000, 50
-	for b.Loop() {
-		dir := b.TempDir()
-		s := open(b, dir)
-		var group errgroup.Group
-		group.SetLimit(64)
-		for i := range apps {
-			group.Go(func() error {
-				app, err := s.CreateApp(b.Context(), manifold.App{Name: fmt.Sprintf("bench-%d", i), Stack: "cedar"}, ada)
-				ctx := By(b.Context(), &Author{ID: ada.ID, Email: ada.Email, From: "127.0.0.1", Request: app.ID, Authorization: app.ID})
-				for n := 2; n < releases && err == nil; n++ {
-					_, err = s.AddRelease(ctx, app.ID, ada, func(r *manifold.Release) error {
-						r.Config, r.Description = config(), "Set VARIABLE config vars"
-						r.Config["ID"] = r.ID
-						return nil
-					})
-				}
-				return err
-			})
-		}
-		if err := group.Wait(); err != nil {
-			b.Fatal(err)
-		}
-		db, err := os.Stat(filepath.Join(dir, "etcd", "member", "snap", "db"))
-		if err != nil {
-			b.Fatal(err)
-		}
-		b.ReportMetric(float64(db.Size())/1e6, "MB")
 		s.Close()
 	}
 }

@@ -1,10 +1,10 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	"manifold"
 )
@@ -28,7 +28,7 @@ func (s *Store) PutBuild(ctx context.Context, b *manifold.Build) (forgotten []st
 	}
 	others = slices.DeleteFunc(others, func(old manifold.Build) bool { return old.ID == b.ID })
 	others = others[:max(0, len(others)-keptBuilds+1)]
-	err = s.transact(ctx, func(t *tx) error {
+	err = s.transact(ctx, b.App, func(t *tx) error {
 		app, err := t.app(b.App)
 		if err != nil {
 			return err
@@ -62,25 +62,12 @@ func (s *Store) PutBuild(ctx context.Context, b *manifold.Build) (forgotten []st
 // Builds lists an app's builds, oldest first; of the empty name those of all
 // apps.
 func (s *Store) Builds(ctx context.Context, app string) ([]manifold.Build, error) {
-	prefix := key("builds", "")
-	if app != "" {
-		prefix = buildKey(app, "")
-	}
-	all, err := list[manifold.Build](ctx, s.engine, prefix)
-	slices.SortFunc(all, func(a, b manifold.Build) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
-	})
-	return all, err
+	return ofApp(ctx, s.engine, "builds", app, func(b manifold.Build) (time.Time, string) { return b.CreatedAt, b.ID })
 }
 
 // Build finds a build of an app.
 func (s *Store) Build(ctx context.Context, app, id string) (manifold.Build, error) {
-	var b manifold.Build
-	found, err := s.begin(ctx).get(buildKey(app, id), &b)
-	if err == nil && !found {
-		err = fmt.Errorf("build %s: %w", clip(id), ErrNotFound)
-	}
-	return b, err
+	return find[manifold.Build](s.begin(ctx), buildKey(app, id), "build "+clip(id))
 }
 
 // AbandonBuilds marks every build as failed that was pending when its
@@ -112,7 +99,7 @@ func (s *Store) Outputs(ctx context.Context) (map[string]bool, error) {
 	for _, b := range builds {
 		used[b.Output] = true
 	}
-	releases, err := list[releaseRecord](ctx, s.engine, key("releases", ""))
+	releases, err := list[storedRelease](ctx, s.engine, key("releases", ""))
 	for _, r := range releases {
 		used[r.Output] = true
 	}

@@ -78,7 +78,7 @@ func (t *tx) delivery(app, id string, seq int64) (manifold.WebhookDelivery, erro
 // PutDelivery writes what came of an attempt. ErrNotFound is as in Delivery.
 func (s *Store) PutDelivery(ctx context.Context, d manifold.WebhookDelivery) error {
 	app := d.Event.App
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, app, func(t *tx) error {
 		if _, err := t.delivery(app, d.ID, d.Seq); err != nil {
 			return err
 		}

@@ -104,7 +104,7 @@ func DrainNamed(d manifold.Drain, name string) bool {
 }
 
 func (s *Store) updateDrains(ctx context.Context, app string, change func(*tx, []manifold.Drain) ([]manifold.Drain, error)) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, app, func(t *tx) error {
 		if _, err := t.app(app); err != nil { // an app that goes meanwhile takes its drains along
 			return err
 		}

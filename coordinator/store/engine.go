@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/rand/v2"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,8 +32,11 @@ type engine interface {
 type record struct {
 	key      string
 	value    []byte
-	revision int64 // of its last change
+	revision int64         // of its last change
+	decoded  *atomic.Value // what it was decoded to, kept as long as it is in memory; nil: it is not
 }
+
+const maxWrites = 128 // etcd's default of what one commit may hold
 
 type write struct {
 	key   string
@@ -68,6 +72,15 @@ func (t *tx) get(key string, v any) (bool, error) {
 	return true, decode(r, v)
 }
 
+// find reads the record at key, which is what, or ErrNotFound.
+func find[T any](t *tx, key, what string) (v T, err error) {
+	found, err := t.get(key, &v)
+	if err == nil && !found {
+		err = fmt.Errorf("%s: %w", what, ErrNotFound)
+	}
+	return v, err
+}
+
 // put writes v as JSON at key when the transaction commits.
 func (t *tx) put(key string, v any) error {
 	value, err := json.Marshal(v)
@@ -87,6 +100,20 @@ func (t *tx) insert(key string, v any) error {
 func (t *tx) remove(key string)         { t.writes = append(t.writes, write{key: key}) }
 func (t *tx) removeUnder(prefix string) { t.writes = append(t.writes, write{key: prefix, under: true}) }
 
+// shared decodes a record once for all who read it from memory: nobody may
+// change what the value points to.
+func shared[T any](r record) (v T, err error) {
+	if r.decoded != nil {
+		if v, ok := r.decoded.Load().(T); ok {
+			return v, nil
+		}
+	}
+	if err = decode(r, &v); err == nil && r.decoded != nil {
+		r.decoded.CompareAndSwap(nil, v)
+	}
+	return v, err
+}
+
 func decode(r record, v any) error {
 	if err := json.Unmarshal(r.value, v); err != nil {
 		return fmt.Errorf("read %s: %w", r.key, err)
@@ -100,8 +127,17 @@ const maxTries = 64
 
 // transact runs try until its commit is not overtaken, then returns what try
 // returned. An error of try ends it; nothing is written then. What try noted is
-// in the audit trail from the same moment on.
-func (s *Store) transact(ctx context.Context, try func(*tx) error) error {
+// in the audit trail from the same moment on. thing is the id of what is
+// changed, an app's for all that is an app's, whose turn it waits for; "" for
+// what nobody else would change at the same time.
+func (s *Store) transact(ctx context.Context, thing string, try func(*tx) error) error {
+	if thing != "" {
+		done, err := s.turns.take(ctx, thing)
+		if err != nil {
+			return err
+		}
+		defer done()
+	}
 	for n := range maxTries {
 		t := s.begin(ctx)
 		if err := try(t); err != nil {
@@ -120,11 +156,6 @@ func (s *Store) transact(ctx context.Context, try func(*tx) error) error {
 		if done {
 			t.report()
 			return nil
-		}
-		if n == 0 && len(t.notes) > 0 { // those who meet at one trail take turns
-			turn := s.turn(t.notes[0].subject)
-			turn.Lock()
-			defer turn.Unlock()
 		}
 		if err := pause(ctx, rand.N(min(time.Millisecond<<min(n, 5), 20*time.Millisecond))); err != nil {
 			return err

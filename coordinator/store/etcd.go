@@ -5,8 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/v3rpc/rpctypes"
@@ -17,7 +19,6 @@ import (
 
 // Bounds of the embedded member, for a state that is small and written by few.
 const (
-	quotaBytes     = 2 << 30     // of the backend file; past it only deletes succeed
 	keepRevisions  = "1000"      // history kept for watches; older is compacted every five minutes
 	snapshotEvery  = 2000        // log entries
 	catchUpEntries = 100         // kept in memory for followers, of which there are none
@@ -33,15 +34,17 @@ type etcd struct {
 	reads  []clientv3.OpOption
 	stop   func()
 	log    *slog.Logger
+	mirror *mirror
 
 	ctx     context.Context // ends when the engine closes
 	cancel  context.CancelFunc
-	watches sync.WaitGroup
+	workers sync.WaitGroup
+	written atomic.Int64 // when the last commit was made, Unix nanoseconds
 }
 
 // embedded starts a cluster of one in this process, with its data in dir. It
 // listens nowhere: its only client calls it as functions.
-func embedded(ctx context.Context, dir string, log *slog.Logger) (*etcd, error) {
+func embedded(ctx context.Context, dir string, b bounds, log *slog.Logger) (*etcd, error) {
 	cfg := embed.NewConfig()
 	cfg.Name = "coordinator"
 	cfg.Dir = dir
@@ -51,7 +54,7 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*etcd, error) 
 	cfg.InitialCluster = cfg.InitialClusterFromName(cfg.Name)
 	cfg.ZapLoggerBuilder = embed.NewZapLoggerBuilder(zapTo(log))
 
-	cfg.QuotaBackendBytes = quotaBytes
+	cfg.QuotaBackendBytes = b.quota
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, keepRevisions
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = snapshotEvery, catchUpEntries
 	cfg.MaxWalFiles = keepLogFiles
@@ -73,7 +76,7 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*etcd, error) 
 		server.Close()
 		return nil, fmt.Errorf("start etcd in %s: %w", dir, ctx.Err())
 	}
-	e := &etcd{client: v3client.New(server.Server), stop: server.Close, log: log}
+	e := &etcd{client: v3client.New(server.Server), stop: server.Close, log: log, mirror: newMirror()}
 	e.ctx, e.cancel = context.WithCancel(context.Background())
 	// One read by way of the raft log proves that all of it has been applied.
 	// From then on the only member answers for itself: what it acknowledged it
@@ -82,10 +85,15 @@ func embedded(ctx context.Context, dir string, log *slog.Logger) (*etcd, error) 
 		return nil, errors.Join(fmt.Errorf("read etcd in %s: %w", dir, err), e.close())
 	}
 	e.reads = []clientv3.OpOption{clientv3.WithSerializable()}
+	e.workers.Go(func() { e.mirror.follow(e.ctx, e, server.Server.KV().Rev) })
+	e.workers.Go(func() { e.tend(e.ctx, server.Server, b) })
 	return e, nil
 }
 
 func (e *etcd) get(ctx context.Context, key string) (record, error) {
+	if r, ok := e.mirror.get(ctx, key); ok {
+		return r, nil
+	}
 	res, err := e.client.Get(ctx, key, e.reads...)
 	if err != nil {
 		return record{}, explain(err)
@@ -97,6 +105,9 @@ func (e *etcd) get(ctx context.Context, key string) (record, error) {
 }
 
 func (e *etcd) list(ctx context.Context, prefix string) ([]record, error) {
+	if records, ok := e.mirror.list(ctx, prefix); ok {
+		return records, nil
+	}
 	res, err := e.client.Get(ctx, prefix, append([]clientv3.OpOption{clientv3.WithPrefix()}, e.reads...)...)
 	if err != nil {
 		return nil, explain(err)
@@ -124,10 +135,20 @@ func (e *etcd) commit(ctx context.Context, seen map[string]int64, writes []write
 			ops[i] = clientv3.OpPut(w.key, string(w.value))
 		}
 	}
+	e.written.Store(time.Now().UnixNano())
 	res, err := e.client.Txn(ctx).If(conditions...).Then(ops...).Commit()
 	if err != nil {
 		return false, explain(err)
 	}
+	// Of what was overtaken, others may have written what we read.
+	e.mirror.await(res.Header.Revision, maps.Keys(seen))
+	e.mirror.await(res.Header.Revision, func(yield func(string) bool) {
+		for _, w := range writes {
+			if !yield(w.key) {
+				return
+			}
+		}
+	})
 	return res.Succeeded, nil
 }
 
@@ -135,7 +156,7 @@ func (e *etcd) watch(ctx context.Context, prefix string) <-chan struct{} {
 	notices := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(ctx)
 	context.AfterFunc(e.ctx, cancel)
-	e.watches.Go(func() {
+	e.workers.Go(func() {
 		defer cancel()
 		defer close(notices)
 		for ctx.Err() == nil {
@@ -159,9 +180,11 @@ func (e *etcd) watchOnce(ctx context.Context, prefix string, notices chan<- stru
 			return err
 		}
 		// etcd tells watchers a moment before its own readers can see the
-		// change. A read by way of the raft log waits until they can.
-		if _, err := e.client.Get(ctx, prefix); err != nil {
-			return err
+		// change, and our copy has it. A read by way of the raft log waits too.
+		if !e.mirror.read(ctx, "", change.Header.Revision, func(map[string]*shelf) {}) {
+			if _, err := e.client.Get(ctx, prefix); err != nil {
+				return err
+			}
 		}
 		select {
 		case notices <- struct{}{}:
@@ -176,7 +199,7 @@ func (e *etcd) watchOnce(ctx context.Context, prefix string, notices chan<- stru
 
 func (e *etcd) close() error {
 	e.cancel()
-	e.watches.Wait()
+	e.workers.Wait()
 	err := e.client.Close()
 	if errors.Is(err, context.Canceled) {
 		err = nil // how the in-process client says that it is closed
@@ -188,7 +211,7 @@ func (e *etcd) close() error {
 // explain adds what to do to the errors a person can do something about.
 func explain(err error) error {
 	if errors.Is(err, rpctypes.ErrNoSpace) {
-		return fmt.Errorf("the store is full (%d MB): delete apps that are not needed, then restart the coordinator: %w", quotaBytes>>20, err)
+		return fmt.Errorf("the store is full: delete apps that are not needed; in some minutes it makes room of them and takes changes again: %w", err)
 	}
 	return err
 }

@@ -106,7 +106,7 @@ func (s *Store) command(t *tx, app appRecord, typ string) (string, error) {
 // DynoEvent tells an app's webhooks of a dyno: was is nil of a new one, and now
 // of one that is gone.
 func (s *Store) DynoEvent(ctx context.Context, id string, was, now *manifold.WebhookDyno) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, id, func(t *tx) error {
 		app, err := t.app(id)
 		if errors.Is(err, ErrNotFound) {
 			return nil

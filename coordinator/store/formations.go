@@ -3,7 +3,6 @@ package store
 import (
 	"cmp"
 	"context"
-	"fmt"
 	"slices"
 
 	"github.com/google/uuid"
@@ -12,12 +11,7 @@ import (
 )
 
 func (t *tx) formation(app string) ([]manifold.Formation, error) {
-	var formation []manifold.Formation
-	found, err := t.get(key("formations", app), &formation)
-	if err == nil && !found { // every app has one, if empty
-		err = fmt.Errorf("app %s: %w", clip(app), ErrNotFound)
-	}
-	return formation, err
+	return find[[]manifold.Formation](t, key("formations", app), "app "+clip(app)) // every app has one, if empty
 }
 
 // Formation lists how many dynos of each type an app wants, by type. It is
@@ -31,7 +25,7 @@ func (s *Store) Formation(ctx context.Context, app string) ([]manifold.Formation
 // be unique, quantities and sizes within their bounds. It returns the new one.
 func (s *Store) UpdateFormation(ctx context.Context, app string, change func([]manifold.Formation) ([]manifold.Formation, error)) ([]manifold.Formation, error) {
 	var formation []manifold.Formation
-	err := s.transact(ctx, func(t *tx) error {
+	err := s.transact(ctx, app, func(t *tx) error {
 		was, err := t.formation(app)
 		if err != nil {
 			return err

@@ -58,9 +58,10 @@ func TestFormationBounds(t *testing.T) {
 func TestCrowdThatNeverYieldsIsAConflict(t *testing.T) {
 	s := open(t, t.TempDir())
 	app := newApp(t, s, "app")
-	// change writes the same record each time, so the commit is overtaken by it.
+	// Another process writes the same record each time, and the commit is overtaken.
 	_, err := s.UpdateApp(t.Context(), app.ID, func(*manifold.App) error {
-		_, err := s.UpdateApp(t.Context(), app.ID, func(*manifold.App) error { return nil })
+		r, err := s.engine.get(t.Context(), key("apps", app.ID))
+		must(s.engine.commit(t.Context(), nil, []write{{key: r.key, value: r.value}}))(t)
 		return err
 	})
 	wantErr(t, "endless contention", err, ErrConflict)

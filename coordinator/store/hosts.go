@@ -8,7 +8,7 @@ import (
 
 // AddHost keeps a host under its id, whatever was there.
 func (s *Store) AddHost(ctx context.Context, host manifold.Host) error {
-	return s.transact(ctx, func(t *tx) error { return t.put(key("hosts", host.ID), host) })
+	return s.transact(ctx, "", func(t *tx) error { return t.put(key("hosts", host.ID), host) })
 }
 
 // Hosts lists all hosts, by id.

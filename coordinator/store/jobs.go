@@ -1,10 +1,8 @@
 package store
 
 import (
-	"cmp"
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/google/uuid"
@@ -22,7 +20,7 @@ func jobKey(app, id string) string { return key("jobs", app, id) }
 func (s *Store) AddJob(ctx context.Context, job manifold.ScheduledJob) (manifold.ScheduledJob, error) {
 	now := s.stamp()
 	job.ID, job.CreatedAt, job.UpdatedAt, job.Due = uuid.NewString(), now, now, job.Schedule.Last(now)
-	err := s.transact(ctx, func(t *tx) error {
+	err := s.transact(ctx, job.App, func(t *tx) error {
 		if _, err := t.app(job.App); err != nil {
 			return err
 		}
@@ -42,15 +40,7 @@ func (s *Store) AddJob(ctx context.Context, job manifold.ScheduledJob) (manifold
 // Jobs lists an app's scheduled jobs, oldest first; of the empty name those of
 // all apps.
 func (s *Store) Jobs(ctx context.Context, app string) ([]manifold.ScheduledJob, error) {
-	prefix := key("jobs", "")
-	if app != "" {
-		prefix = jobKey(app, "")
-	}
-	all, err := list[manifold.ScheduledJob](ctx, s.engine, prefix)
-	slices.SortFunc(all, func(a, b manifold.ScheduledJob) int {
-		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
-	})
-	return all, err
+	return ofApp(ctx, s.engine, "jobs", app, func(j manifold.ScheduledJob) (time.Time, string) { return j.CreatedAt, j.ID })
 }
 
 // Job finds a scheduled job of an app.
@@ -59,19 +49,14 @@ func (s *Store) Job(ctx context.Context, app, id string) (manifold.ScheduledJob,
 }
 
 func (t *tx) job(app, id string) (manifold.ScheduledJob, error) {
-	var job manifold.ScheduledJob
-	found, err := t.get(jobKey(app, id), &job)
-	if err == nil && !found {
-		err = fmt.Errorf("scheduled job %s: %w", clip(id), ErrNotFound)
-	}
-	return job, err
+	return find[manifold.ScheduledJob](t, jobKey(app, id), "scheduled job "+clip(id))
 }
 
 // UpdateJob changes Command, Size and Schedule. With another schedule, moments
 // before now are not made up for.
 func (s *Store) UpdateJob(ctx context.Context, app, id string, change func(*manifold.ScheduledJob)) (manifold.ScheduledJob, error) {
 	var job manifold.ScheduledJob
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.transact(ctx, app, func(t *tx) (err error) {
 		if job, err = t.job(app, id); err != nil {
 			return err
 		}
@@ -89,7 +74,7 @@ func (s *Store) UpdateJob(ctx context.Context, app, id string, change func(*mani
 
 // RemoveJob removes a scheduled job. Its dynos run on.
 func (s *Store) RemoveJob(ctx context.Context, app, id string) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, app, func(t *tx) error {
 		job, err := t.job(app, id)
 		if err != nil {
 			return err
@@ -104,7 +89,7 @@ func (s *Store) RemoveJob(ctx context.Context, app, id string) error {
 // placement of its dyno, if it could be placed. ErrNotFound: the moment was
 // claimed before, or the job has changed or is gone.
 func (s *Store) ClaimJob(ctx context.Context, job manifold.ScheduledJob, due time.Time, p *Placement) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, job.App, func(t *tx) error {
 		now, err := t.job(job.App, job.ID)
 		if err == nil && (!now.Due.Before(due) || now.Schedule != job.Schedule || now.Command != job.Command) {
 			err = fmt.Errorf("scheduled job %s that is due: %w", clip(job.ID), ErrNotFound)

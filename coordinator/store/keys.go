@@ -33,7 +33,7 @@ func (s *Store) AddKey(ctx context.Context, user string, k Key) error {
 		return &manifold.InvalidError{What: "Keys", Why: fmt.Sprintf("are at most %d of one user", MaxKeys)}
 	}
 	at := key("keys", user, k.Fingerprint)
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, user, func(t *tx) error {
 		var held Key
 		if found, err := t.get(at, &held); err != nil {
 			return err
@@ -56,7 +56,7 @@ func (s *Store) Keys(ctx context.Context, user string) ([]Key, error) {
 
 // RemoveKey forgets a key of a user.
 func (s *Store) RemoveKey(ctx context.Context, user string, k Key) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, user, func(t *tx) error {
 		t.note(user, "Remove SSH key %s", k.Fingerprint)
 		t.remove(key("keys", user, k.Fingerprint))
 		return nil

@@ -40,7 +40,7 @@ func (s *Store) RemoveUser(ctx context.Context, user, heir manifold.User) error 
 	if err != nil {
 		return err
 	}
-	err = s.transact(ctx, func(t *tx) error {
+	err = s.transact(ctx, user.ID, func(t *tx) error {
 		for _, offer := range offers {
 			t.remove(transferKey(offer.App))
 		}

@@ -59,7 +59,7 @@ func (s *Store) SetPassword(ctx context.Context, email, text string) error {
 		return err
 	}
 	p := newPassword(text)
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, user.ID, func(t *tx) error {
 		t.note(user.ID, "Set password")
 		return t.put(key("passwords", user.ID), p)
 	})

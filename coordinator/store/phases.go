@@ -29,7 +29,7 @@ func (s *Store) ReleasePhases(ctx context.Context) ([]ReleasePhase, error) {
 // that it was placed, so that it never runs twice. ErrNotFound: the phase has
 // begun or ended, or its app is gone.
 func (s *Store) BeginPhase(ctx context.Context, phase ReleasePhase, p Placement) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, phase.App, func(t *tx) error {
 		now, err := t.phase(phase)
 		if err == nil && now.Begun {
 			err = fmt.Errorf("release phase of v%d that has not begun: %w", phase.Version, ErrNotFound)
@@ -49,7 +49,7 @@ func (s *Store) BeginPhase(ctx context.Context, phase ReleasePhase, p Placement)
 // what the app's dynos run from now on, and the formation follows its slug.
 // ErrNotFound: it has one already, or its app is gone.
 func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, phase.App, func(t *tx) error {
 		if _, err := t.phase(phase); err != nil {
 			return err
 		}
@@ -57,11 +57,7 @@ func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool
 		if err != nil {
 			return err
 		}
-		var r releaseRecord
-		found, err := t.get(versionKey("releases", phase.App, phase.Version), &r)
-		if err == nil && !found {
-			err = fmt.Errorf("release v%d: %w", phase.Version, ErrNotFound)
-		}
+		r, err := t.releaseAt(phase.App, phase.Version)
 		if err != nil {
 			return err
 		}
@@ -77,7 +73,7 @@ func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool
 			return err
 		}
 		t.remove(phaseKey(phase.App))
-		if err := t.put(versionKey("releases", phase.App, phase.Version), r); err != nil {
+		if err := t.put(versionKey("releases", phase.App, phase.Version), r.stored()); err != nil {
 			return err
 		}
 		return t.put(key("apps", phase.App), app)
@@ -108,16 +104,9 @@ func (t *tx) phase(want ReleasePhase) (ReleasePhase, error) {
 
 // Placement finds the placement of an assignment.
 func (s *Store) Placement(ctx context.Context, id string) (Placement, error) {
-	r, err := s.engine.get(ctx, placementKey(id))
+	r, err := find[placementRecord](s.begin(ctx), placementKey(id), "placement "+clip(id))
 	if err != nil {
 		return Placement{}, err
 	}
-	if r.revision == 0 {
-		return Placement{}, fmt.Errorf("placement %s: %w", clip(id), ErrNotFound)
-	}
-	var record placementRecord
-	if err := decode(r, &record); err != nil {
-		return Placement{}, err
-	}
-	return s.unsealPlacement(record)
+	return s.unsealPlacement(r)
 }

@@ -72,20 +72,16 @@ func (s *Store) PutPlacement(ctx context.Context, p Placement) error {
 	if p.Assignment.ID == "" {
 		return fmt.Errorf("put placement of %s: its assignment has no id", p.Assignment.Dyno)
 	}
-	return s.transact(ctx, func(t *tx) error { return s.putPlacement(t, p) })
+	return s.transact(ctx, p.Assignment.ID, func(t *tx) error { return s.putPlacement(t, p) })
 }
 
 // UpdatePlacement changes a placement; its assignment's id stays. An error of
 // change ends it.
 func (s *Store) UpdatePlacement(ctx context.Context, id string, change func(*Placement) error) error {
-	return s.transact(ctx, func(t *tx) error {
-		var r placementRecord
-		found, err := t.get(placementKey(id), &r)
+	return s.transact(ctx, id, func(t *tx) error {
+		r, err := find[placementRecord](t, placementKey(id), "placement "+clip(id))
 		if err != nil {
 			return err
-		}
-		if !found {
-			return fmt.Errorf("placement %s: %w", clip(id), ErrNotFound)
 		}
 		p, err := s.unsealPlacement(r)
 		if err != nil {
@@ -102,7 +98,7 @@ func (s *Store) UpdatePlacement(ctx context.Context, id string, change func(*Pla
 
 // DeletePlacement removes a placement; one that is gone already is no error.
 func (s *Store) DeletePlacement(ctx context.Context, id string) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, id, func(t *tx) error {
 		t.remove(placementKey(id))
 		return nil
 	})

@@ -8,17 +8,49 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
 	"manifold"
 )
 
-// releaseRecord is a release as etcd has it. Most releases change no config
-// vars, so these are kept apart, under the release that set them.
+// releaseRecord is a release as the store works with it. Most releases change
+// no config vars, so these are kept apart, under the release that set them.
 type releaseRecord struct {
-	manifold.Release     // without Config
-	ConfigOf         int `json:"config_of,omitempty"` // version that set its config vars; 0: it has none
+	manifold.Release
+	ConfigOf int // version that set its config vars; 0: it has none
+}
+
+// storedRelease is what etcd has of it: not what its key says. Records from
+// before that was left out have it twice.
+type storedRelease struct {
+	ID          string    `json:"id"`
+	Description string    `json:"description"`
+	User        string    `json:"user"`
+	Slug        string    `json:"slug,omitempty"`
+	Status      string    `json:"status,omitempty"` // "": succeeded
+	Output      string    `json:"output,omitempty"`
+	CreatedAt   time.Time `json:"created_at"`
+	ConfigOf    int       `json:"config_of,omitempty"`
+}
+
+func (r releaseRecord) stored() storedRelease {
+	out := storedRelease{
+		ID: r.ID, Description: r.Description, User: r.User, Slug: r.Slug, Status: r.Status, Output: r.Output,
+		CreatedAt: r.CreatedAt, ConfigOf: r.ConfigOf,
+	}
+	if out.Status == manifold.ReleaseSucceeded {
+		out.Status = ""
+	}
+	return out
+}
+
+func (r storedRelease) of(app string, version int) releaseRecord {
+	return releaseRecord{ConfigOf: r.ConfigOf, Release: manifold.Release{
+		ID: r.ID, App: app, Version: version, Description: r.Description, User: r.User, Slug: r.Slug,
+		Status: cmp.Or(r.Status, manifold.ReleaseSucceeded), Output: r.Output, CreatedAt: r.CreatedAt,
+	}}
 }
 
 func versionKey(kind, app string, version int) string {
@@ -33,20 +65,21 @@ func (s *Store) newRelease(app string, version int, by manifold.User) manifold.R
 }
 
 // insertRelease adds a release, of which only a pending status changes
-// afterwards, with the config vars that configOf holds or, if that is its own version, with new ones.
-func (s *Store) insertRelease(t *tx, r manifold.Release, configOf int) error {
-	if configOf == r.Version {
-		k := versionKey("configs", r.App, r.Version)
-		sealed, err := s.vault.sealVars(r.Config, k)
-		if err != nil {
-			return err
-		}
-		if err := t.insert(k, sealed); err != nil {
+// afterwards, with the config vars that r.ConfigOf set or, if that is its own
+// version, with new ones, which come after those that version earlier set.
+func (s *Store) insertRelease(t *tx, r releaseRecord, earlier int) error {
+	if r.ConfigOf == r.Version {
+		if err := s.putConfig(t, r.App, r.Version, r.Config, earlier); err != nil {
 			return err
 		}
 	}
-	r.Config = nil
-	return t.insert(versionKey("releases", r.App, r.Version), releaseRecord{Release: r, ConfigOf: configOf})
+	return t.insert(versionKey("releases", r.App, r.Version), r.stored())
+}
+
+// releaseAt reads a release without its config vars.
+func (t *tx) releaseAt(app string, version int) (releaseRecord, error) {
+	r, err := find[storedRelease](t, versionKey("releases", app, version), fmt.Sprintf("release v%d", version))
+	return r.of(app, version), err
 }
 
 // Release is one release of an app with its config vars.
@@ -67,11 +100,21 @@ func (s *Store) History(ctx context.Context, app string) ([]manifold.Release, er
 }
 
 func (s *Store) history(ctx context.Context, app string) ([]releaseRecord, error) {
-	records, err := list[releaseRecord](ctx, s.engine, key("releases", app, ""))
+	prefix := key("releases", app, "")
+	records, err := s.engine.list(ctx, prefix)
 	if err == nil && len(records) == 0 { // no app is without
 		err = fmt.Errorf("app %s: %w", clip(app), ErrNotFound)
 	}
-	return records, err
+	all := make([]releaseRecord, len(records))
+	for i, record := range records {
+		var r storedRelease
+		version, bad := strconv.Atoi(strings.TrimPrefix(record.key, prefix))
+		if err := cmp.Or(bad, decode(record, &r)); err != nil {
+			return nil, fmt.Errorf("read %s: %w", record.key, err)
+		}
+		all[i] = r.of(app, version)
+	}
+	return all, err
 }
 
 // Releases lists an app's releases with their config vars, oldest first.
@@ -94,30 +137,6 @@ func (s *Store) Releases(ctx context.Context, app string) ([]manifold.Release, e
 		releases[i].Config = maps.Clone(vars)
 	}
 	return releases, nil
-}
-
-// configs reads all config vars an app ever had, by the version that set them.
-func (s *Store) configs(ctx context.Context, app string) (map[int]map[string]string, error) {
-	prefix := key("configs", app, "")
-	records, err := s.engine.list(ctx, prefix)
-	if err != nil {
-		return nil, err
-	}
-	configs := make(map[int]map[string]string, len(records))
-	for _, r := range records {
-		version, err := strconv.Atoi(strings.TrimPrefix(r.key, prefix))
-		if err != nil {
-			return nil, fmt.Errorf("read %s: %w", r.key, err)
-		}
-		var sealed []byte
-		if err := decode(r, &sealed); err != nil {
-			return nil, err
-		}
-		if configs[version], err = s.vault.openVars(sealed, r.key); err != nil {
-			return nil, err
-		}
-	}
-	return configs, nil
 }
 
 // CurrentRelease is the release an app's dynos run: the newest that succeeded.
@@ -143,23 +162,23 @@ func (s *Store) NewestRelease(ctx context.Context, app string) (manifold.Release
 	return r.Release, err
 }
 
-// release reads one release with its config vars.
+// release reads one release with its config vars. Of each app the newest that
+// was read is remembered, since a release that is not pending never changes.
 func (s *Store) release(t *tx, app string, version int) (releaseRecord, error) {
-	var r releaseRecord
-	gone := fmt.Errorf("release v%d: %w", version, ErrNotFound) // with its app, just now
-	found, err := t.get(versionKey("releases", app, version), &r)
-	if err != nil || !found {
-		return r, cmp.Or(err, gone)
-	}
-	if r.ConfigOf == 0 {
+	known, _ := s.newest.Load(app)
+	if r, _ := known.(releaseRecord); r.Version == version {
+		r.Config = maps.Clone(r.Config)
 		return r, nil
 	}
-	k := versionKey("configs", app, r.ConfigOf)
-	var sealed []byte
-	if found, err = t.get(k, &sealed); err != nil || !found {
-		return r, cmp.Or(err, gone)
+	r, err := t.releaseAt(app, version)
+	if err == nil && r.ConfigOf != 0 {
+		r.Config, _, _, err = s.config(t, app, r.ConfigOf)
 	}
-	r.Config, err = s.vault.openVars(sealed, k)
+	if before, _ := known.(releaseRecord); err == nil && r.Status != manifold.ReleasePending && before.Version < version {
+		kept := r
+		kept.Config = maps.Clone(r.Config)
+		s.newest.Store(app, kept)
+	}
 	return r, err
 }
 
@@ -171,7 +190,7 @@ func (s *Store) release(t *tx, app string, version int) (releaseRecord, error) {
 // ErrReleasing. An error of change ends it without a release.
 func (s *Store) AddRelease(ctx context.Context, app string, by manifold.User, change func(next *manifold.Release) error) (manifold.Release, error) {
 	var next manifold.Release
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.transact(ctx, app, func(t *tx) (err error) {
 		next, err = s.addRelease(t, app, by, change, nil)
 		return err
 	})
@@ -189,7 +208,7 @@ func (s *Store) Deploy(ctx context.Context, app string, slug manifold.Slug, desc
 	}
 	slug.App, slug.CreatedAt = app, s.stamp()
 	var next manifold.Release
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.transact(ctx, app, func(t *tx) (err error) {
 		if err := t.insert(key("slugs", slug.ID), slug); err != nil {
 			return err
 		}
@@ -243,7 +262,7 @@ func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*mani
 	if !maps.Equal(next.Config, newest.Config) {
 		configOf = next.Version
 	}
-	if err := s.insertRelease(t, next, configOf); err != nil {
+	if err := s.insertRelease(t, releaseRecord{next, configOf}, newest.ConfigOf); err != nil {
 		return none, err
 	}
 	if err := s.releaseEvent(t, app, next, nil); err != nil {
@@ -311,15 +330,7 @@ func (t *tx) slugOf(app, id string) (*manifold.Slug, error) {
 
 // Slug finds a slug.
 func (s *Store) Slug(ctx context.Context, id string) (manifold.Slug, error) {
-	r, err := s.engine.get(ctx, key("slugs", id))
-	if err != nil {
-		return manifold.Slug{}, err
-	}
-	if r.revision == 0 {
-		return manifold.Slug{}, fmt.Errorf("slug %s: %w", clip(id), ErrNotFound)
-	}
-	var slug manifold.Slug
-	return slug, decode(r, &slug)
+	return find[manifold.Slug](s.begin(ctx), key("slugs", id), "slug "+clip(id))
 }
 
 // Slugs lists all slugs of all apps, in no order.

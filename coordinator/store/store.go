@@ -1,12 +1,14 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -37,7 +39,7 @@ var (
 //	names/NAME                the app's id; makes names unique
 //	domains/HOSTNAME          the app's id; makes them unique
 //	releases/APP/0000000001   release, and the version that set its config vars
-//	configs/APP/0000000001    config vars, sealed
+//	configs/APP/0000000001    config vars, or how they differ from others, sealed
 //	phases/APP                the release whose command runs, while it does
 //	builds/APP/BUILD          build
 //	jobs/APP/JOB              scheduled job
@@ -62,8 +64,9 @@ type Store struct {
 	lock    *os.File
 	cluster string
 	now     func() time.Time
-	closing func() error   // once
-	trails  [64]sync.Mutex // see turn
+	closing func() error // once
+	turns   turns
+	newest  sync.Map // app's id → releaseRecord; see release
 }
 
 // root is what our keys start with in an etcd that others may use too.
@@ -75,6 +78,10 @@ func key(parts ...string) string { return root + strings.Join(parts, "/") }
 // is made if need be: dir/etcd holds the records and dir/key what they are
 // encrypted with. A backup needs both. One process may have it open.
 func Open(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
+	return openWith(ctx, dir, usualBounds, log)
+}
+
+func openWith(ctx context.Context, dir string, b bounds, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open the store: %w", err)
 	}
@@ -84,19 +91,19 @@ func Open(ctx context.Context, dir string, log *slog.Logger) (*Store, error) {
 	}
 	s := &Store{lock: lock, now: time.Now}
 	s.closing = sync.OnceValue(s.close)
-	if err := s.open(ctx, dir, log); err != nil {
+	if err := s.open(ctx, dir, b, log); err != nil {
 		return nil, errors.Join(fmt.Errorf("open the store: %w", err), s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) open(ctx context.Context, dir string, log *slog.Logger) error {
+func (s *Store) open(ctx context.Context, dir string, b bounds, log *slog.Logger) error {
 	data := filepath.Join(dir, "etcd")
 	_, err := os.Stat(data)
 	if s.vault, err = openVault(filepath.Join(dir, "key"), errors.Is(err, os.ErrNotExist)); err != nil {
 		return err
 	}
-	e, err := embedded(ctx, data, log)
+	e, err := embedded(ctx, data, b, log)
 	if err != nil {
 		return err
 	}
@@ -148,7 +155,7 @@ func (s *Store) Changes(ctx context.Context) <-chan struct{} { return s.engine.w
 func (s *Store) Once(ctx context.Context, k string, make func() ([]byte, error)) ([]byte, error) {
 	k = key("once", k)
 	var value []byte
-	err := s.transact(ctx, func(t *tx) error {
+	err := s.transact(ctx, k, func(t *tx) error {
 		var sealed []byte
 		if found, err := t.get(k, &sealed); err != nil {
 			return err
@@ -180,10 +187,10 @@ func (s *Store) sweep(ctx context.Context) error {
 	return errors.Join(s.sweepTokens(ctx, "tokens"), s.sweepTokens(ctx, "joins"))
 }
 
-// removeAll removes records in order, in batches etcd accepts (128 operations).
+// removeAll removes records in order, in batches etcd accepts.
 func (s *Store) removeAll(ctx context.Context, keys []string) error {
 	for len(keys) > 0 {
-		n := min(len(keys), 100)
+		n := min(len(keys), maxWrites)
 		writes := make([]write, n)
 		for i, k := range keys[:n] {
 			writes[i] = write{key: k}
@@ -198,6 +205,22 @@ func (s *Store) removeAll(ctx context.Context, keys []string) error {
 
 // stamp is now as records keep it.
 func (s *Store) stamp() time.Time { return s.now().UTC().Truncate(time.Millisecond) }
+
+// ofApp reads an app's records of a kind, oldest first; of the empty name those
+// of all apps. made says when one was made, and its id.
+func ofApp[T any](ctx context.Context, e engine, kind, app string, made func(T) (time.Time, string)) ([]T, error) {
+	prefix := key(kind, "")
+	if app != "" {
+		prefix = key(kind, app, "")
+	}
+	all, err := list[T](ctx, e, prefix)
+	slices.SortFunc(all, func(a, b T) int {
+		at, id := made(a)
+		at2, id2 := made(b)
+		return cmp.Or(at.Compare(at2), cmp.Compare(id, id2))
+	})
+	return all, err
+}
 
 // list reads every record under prefix.
 func list[T any](ctx context.Context, e engine, prefix string) ([]T, error) {

@@ -98,7 +98,7 @@ func (s *Store) sweepTokens(ctx context.Context, kind string) error {
 // number of them, until ttl is over (0: never ends). A join token is it, a dot
 // and the CA's fingerprint.
 func (s *Store) CreateJoinToken(ctx context.Context, ttl time.Duration) (secret string, err error) {
-	err = s.transact(ctx, func(t *tx) (err error) {
+	err = s.transact(ctx, "", func(t *tx) (err error) {
 		_, secret, err = s.mint(t, "joins", joinPrefix, grant{}, ttl)
 		return err
 	})

@@ -49,7 +49,7 @@ func TestTokens(t *testing.T) {
 	// The grant is found by a short part of the hash; the rest must match too.
 	_, id := hashToken("guess")
 	g := grant{Hash: make([]byte, 32), User: user.ID}
-	if err := s.transact(t.Context(), func(t *tx) error { return t.put(key("tokens", id), g) }); err != nil {
+	if err := s.transact(t.Context(), "", func(t *tx) error { return t.put(key("tokens", id), g) }); err != nil {
 		t.Fatal(err)
 	}
 	_, _, err = s.Authenticate(t.Context(), "guess")
@@ -97,7 +97,7 @@ func TestTokenOfOldRecords(t *testing.T) {
 	user := mustAuthenticate(t, s, token)
 	hash, id := hashToken(token)
 	old := grant{Hash: hash, User: user.ID, Description: firstToken, CreatedAt: s.stamp()}
-	if err := s.transact(t.Context(), func(t *tx) error { return t.put(key("tokens", id), old) }); err != nil {
+	if err := s.transact(t.Context(), "", func(t *tx) error { return t.put(key("tokens", id), old) }); err != nil {
 		t.Fatal(err)
 	}
 	_, a, err := s.Authenticate(t.Context(), token)

@@ -16,7 +16,7 @@ func transferKey(app string) string { return key("transfers", app) }
 // OfferApp offers an app to another user. One that is offered already, or that
 // is not owner's (User.ID) any more, is a *manifold.InvalidError.
 func (s *Store) OfferApp(ctx context.Context, id, owner, recipient string) (offer manifold.Transfer, err error) {
-	err = s.transact(ctx, func(t *tx) error {
+	err = s.transact(ctx, id, func(t *tx) error {
 		app, err := t.app(id)
 		if err != nil {
 			return err
@@ -70,7 +70,7 @@ func (t *tx) transfer(offer manifold.Transfer) (manifold.Transfer, error) {
 // becomes a collaborator, or declines it. ErrNotFound: it does not wait any
 // more.
 func (s *Store) DecideTransfer(ctx context.Context, offer manifold.Transfer, accept bool) (manifold.Transfer, error) {
-	err := s.transact(ctx, func(t *tx) (err error) {
+	err := s.transact(ctx, offer.App, func(t *tx) (err error) {
 		if offer, err = t.transfer(offer); err != nil {
 			return err
 		}
@@ -105,7 +105,7 @@ func hand(app *manifold.App, owner string) {
 // CancelTransfer takes a pending offer back. ErrNotFound is as in
 // DecideTransfer.
 func (s *Store) CancelTransfer(ctx context.Context, offer manifold.Transfer) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, offer.App, func(t *tx) error {
 		if _, err := t.transfer(offer); err != nil {
 			return err
 		}

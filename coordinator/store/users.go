@@ -18,7 +18,7 @@ const firstToken = "First token"
 // Bootstrap makes the first user and a token for them that does not expire.
 // The token is "" if there was a first user already.
 func (s *Store) Bootstrap(ctx context.Context, email string) (token string, err error) {
-	err = s.transact(ctx, func(t *tx) error {
+	err = s.transact(ctx, "", func(t *tx) error {
 		token = ""
 		var first string
 		if found, err := t.get(key("first-user"), &first); err != nil || found {
@@ -37,7 +37,7 @@ func (s *Store) CreateUser(ctx context.Context, email string) (user manifold.Use
 	if email, err = manifold.CheckEmail(email); err != nil {
 		return user, "", err
 	}
-	err = s.transact(ctx, func(t *tx) error {
+	err = s.transact(ctx, "", func(t *tx) error {
 		var holder string
 		if taken, err := t.get(key("emails", email), &holder); err != nil {
 			return err
@@ -76,10 +76,5 @@ func (s *Store) User(ctx context.Context, idOrEmail string) (manifold.User, erro
 			return manifold.User{}, err
 		}
 	}
-	var user manifold.User
-	found, err := t.get(key("users", id), &user)
-	if err == nil && !found {
-		err = fmt.Errorf("user %s: %w", clip(idOrEmail), ErrNotFound)
-	}
-	return user, err
+	return find[manifold.User](t, key("users", id), "user "+clip(idOrEmail))
 }

@@ -115,7 +115,7 @@ func (s *Store) RemoveWebhook(ctx context.Context, app, id string) (w manifold.W
 }
 
 func (s *Store) updateWebhooks(ctx context.Context, app string, change func(*tx, []manifold.Webhook) ([]manifold.Webhook, error)) error {
-	return s.transact(ctx, func(t *tx) error {
+	return s.transact(ctx, app, func(t *tx) error {
 		if _, err := t.app(app); err != nil { // an app that goes meanwhile takes its webhooks along
 			return err
 		}
