@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -87,6 +89,8 @@ func works(ctx context.Context, url, host string, timeout time.Duration) error {
 		return fmt.Errorf("no answer in %v", timeout)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return errors.New("connection refused")
+	case ownFault(err):
+		return nil // nothing was asked, so nothing is known
 	case err != nil:
 		return errors.New("no HTTP answer")
 	}
@@ -95,6 +99,14 @@ func works(ctx context.Context, url, host string, timeout time.Duration) error {
 		return fmt.Errorf("status %d", res.StatusCode)
 	}
 	return nil
+}
+
+// ownFault tells a question that could not be asked from one that was not
+// answered: this host is short of descriptors, memory or ports (socket(2),
+// connect(2)), and to restart its dynos would make that worse.
+func ownFault(err error) bool {
+	return slices.ContainsFunc([]error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL},
+		func(short error) bool { return errors.Is(err, short) })
 }
 
 // mustBear says whether a dyno that would be restarted for its health has to
@@ -117,7 +129,8 @@ func (d *driver) mustBear(e supervisor.Event) bool {
 		}
 	}
 	now := time.Now() // what is decided here shows in state only a step later
-	if now.Sub(a.healed[as.App]) < a.policy.HealthEvery {
+	maps.DeleteFunc(a.healed, func(_ string, at time.Time) bool { return now.Sub(at) >= a.policy.HealthEvery })
+	if _, lately := a.healed[as.App]; lately {
 		return true
 	}
 	a.healed[as.App] = now
