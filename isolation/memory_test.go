@@ -131,7 +131,7 @@ func TestUsage(t *testing.T) {
 	b := r.startSpec(spec)
 	limits, weighed := b.Inspect().Limits, 0
 	for file, want := range map[string]string{
-		"cpu.weight": "300", "cpu.shares": "3072", "cpu.max": "150000 100000", "cpu.cfs_quota_us": "150000", "io.weight": "default 300", "io.bfq.weight": "30", "blkio.bfq.weight": "30",
+		"cpu.weight": "300", "cpu.shares": "3072", "cpu.max": "150000 100000", "cpu.cfs_quota_us": "150000", "io.weight": "default 300", "io.bfq.weight": "default 30", "blkio.bfq.weight": "30",
 	} {
 		if got, ok := limits[file]; ok && got != want {
 			t.Errorf("%s is %s, want %s", file, got, want)

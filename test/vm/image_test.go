@@ -101,6 +101,10 @@ func guestImage(ctx context.Context, cache string, progress io.Writer) (image, e
 	if _, err := os.Stat(dir); err == nil {
 		return img, nil // another test made it meanwhile
 	}
+	left, _ := filepath.Glob(filepath.Join(cache, "new-vm-*")) // by one that was killed
+	for _, dir := range left {
+		os.RemoveAll(dir)
+	}
 	work, err := os.MkdirTemp(cache, "new-vm-")
 	if err != nil {
 		return img, err

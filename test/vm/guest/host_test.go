@@ -14,6 +14,7 @@ import (
 )
 
 func TestPackageIsWhole(t *testing.T) {
+	scenario(t, "dpkg -i one.deb; dpkg --verify manifold")
 	run(t, "dpkg", "--verify", "manifold") // the guest has no /usr/share/doc, which it does not hold against us
 	for _, path := range []string{"/usr/share/bash-completion/completions/manifold", "/usr/lib/sysusers.d/manifold.conf", "/etc/manifold/agent.env"} {
 		if _, err := os.Stat(path); err != nil {
@@ -30,6 +31,7 @@ func TestPackageIsWhole(t *testing.T) {
 // comes, it finds all as it should be. The host was rebooted before this test,
 // see runs in test/vm.
 func TestReboot(t *testing.T) {
+	scenario(t, "systemctl disable manifold-coordinator; systemctl reboot")
 	d := awaitDyno(t, "hello", "web.1", func(d dyno) bool { return d.State == manifold.StateUp })
 	eventually(t, "the router", func() bool { return property(t, "manifold-router", "ActiveState") == "active" })
 	eventually(t, "the new run's answer", func() bool { return ask() == nil })
@@ -49,6 +51,7 @@ func TestReboot(t *testing.T) {
 
 // What was installed, enabled, started and deployed goes without a trace.
 func TestPurge(t *testing.T) {
+	scenario(t, "dpkg --remove manifold; dpkg --purge manifold")
 	d := up(t)
 	run(t, "dpkg", "--remove", "manifold")
 	if err := unix.Kill(d.PID, 0); err != unix.ESRCH {

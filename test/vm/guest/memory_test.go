@@ -22,6 +22,7 @@ import (
 // on swap past its quota, with R14; past three times the quota all of it dies
 // together, with R15, and is started again; its neighbour keeps its memory.
 func TestMemoryContract(t *testing.T) {
+	scenario(t, "a dyno grows past 512 MiB and past 1,536, on cgroup v2")
 	up(t)
 	api(t, http.MethodPatch, "/apps/eater/formation/keep", map[string]int{"quantity": 1}, nil)
 	neighbour := awaitDyno(t, "eater", "keep.1", func(d dyno) bool { return d.State == manifold.StateUp })
@@ -42,7 +43,8 @@ func TestMemoryContract(t *testing.T) {
 	members := processes(first)
 	figure(t, "memory contract: alive with up to %d MiB of RAM and %d MiB of swap (memory.current, memory.swap.current), %d processes",
 		ram>>20, swap>>20, len(members))
-	if ram > 512<<20 || len(members) < 2 {
+	// The kernel lets single pages pass, such as those it needs to free others.
+	if ram > 513<<20 || len(members) < 2 {
 		t.Errorf("it has %d bytes of RAM and the processes %v", ram, members)
 	}
 	second := awaitDyno(t, "eater", "grow.1", func(d dyno) bool { return d.State == manifold.StateUp && d.Run != first.Run })

@@ -39,10 +39,12 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, "these tests change the machine they run on: go test ./test/vm runs them in one of its own")
 		os.Exit(1)
 	}
+	began := time.Now()
 	if err := install(os.Getenv("MANIFOLD_TEST_WORK")); err != nil {
 		fmt.Fprintln(os.Stderr, "install the platform:", err)
 		os.Exit(1)
 	}
+	fmt.Printf("part: of it, to install and start the platform\t%.1f\n", time.Since(began).Seconds())
 	code := m.Run()
 	if code != 0 {
 		out, _ := exec.Command("journalctl", "--no-pager", "-o", "cat", "-n", "150", "-u", "manifold-*").CombinedOutput()
@@ -217,7 +219,7 @@ func ask() error {
 		return err
 	}
 	req.Host = "hello.localhost"
-	client := &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := &http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Do(req)
 	if err != nil {
 		return err
@@ -230,28 +232,31 @@ func ask() error {
 	return nil
 }
 
-// asking sends requests, one after the other, until stop is called, which
-// fails the test if one had no answer.
-func asking(t *testing.T) (stop func()) {
+// asking sends requests, one after the other, until stop is called, which says
+// how many and how long the slowest took, and fails the test if one had no
+// answer.
+func asking(t *testing.T) (stop func() string) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
-	asked, failed := 0, []error{}
+	asked, failed, slowest := 0, []error{}, time.Duration(0)
 	group.Go(func() {
 		for ctx.Err() == nil {
 			asked++
+			began := time.Now()
 			if err := ask(); err != nil {
 				failed = append(failed, err)
 			}
+			slowest = max(slowest, time.Since(began))
 		}
 	})
-	return func() {
+	return func() string {
 		t.Helper()
 		cancel()
 		group.Wait()
-		t.Logf("%d requests meanwhile", asked)
 		if len(failed) > 0 {
 			t.Errorf("%d of %d requests failed, first: %v", len(failed), asked, failed[0])
 		}
+		return fmt.Sprintf("%d requests answered, the slowest after %.1f s", asked-len(failed), slowest.Seconds())
 	}
 }
 
@@ -310,6 +315,13 @@ func api(t *testing.T, method, path string, body, reply any) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// scenario says what the test does to the host, in the words of who would do
+// it: the host prints a table of them, with the result and the last figure.
+func scenario(t *testing.T, does string) {
+	t.Helper()
+	t.Log("scenario: " + does)
 }
 
 // figure prints a line that the host shows also when all is well.

@@ -10,12 +10,11 @@ import (
 	"strings"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"manifold"
 )
 
 func TestUnitsRunADynoInADelegatedCgroup(t *testing.T) {
+	scenario(t, "systemctl enable --now manifold-coordinator manifold-router manifold-agent")
 	d := up(t)
 	for _, unit := range []string{"manifold-coordinator", "manifold-router", "manifold-agent", "manifold-dynos.slice"} {
 		if state := property(t, unit, "ActiveState"); state != "active" {
@@ -51,6 +50,7 @@ func checkLimits(t *testing.T, d dyno) {
 }
 
 func TestSystemdLeavesTheDynosCgroupsAlone(t *testing.T) {
+	scenario(t, "systemctl daemon-reload; daemon-reexec; set-property manifold-dynos.slice CPUWeight=200")
 	d := up(t)
 	run(t, "systemctl", "daemon-reload")
 	run(t, "systemctl", "daemon-reexec")
@@ -63,66 +63,69 @@ func TestSystemdLeavesTheDynosCgroupsAlone(t *testing.T) {
 	checkLimits(t, d)
 }
 
-// Whatever becomes of the agent, its dyno has the same processes afterwards,
-// and answered all the while.
-func TestDynoOutlivesItsAgent(t *testing.T) {
-	for name, end := range map[string]func(t *testing.T, pid int){
-		"upgraded": func(t *testing.T, _ int) {
-			run(t, "dpkg", "-i", os.Getenv("MANIFOLD_TEST_WORK")+"/deb/two.deb")
-			if version := run(t, "manifold", "version"); !strings.HasPrefix(version, "manifold two ") {
-				t.Errorf("after the upgrade it is %s", version)
-			}
-			for _, unit := range daemons {
-				exe, err := os.Readlink("/proc/" + property(t, unit, "MainPID") + "/exe")
-				if err != nil || !strings.HasPrefix(exe, "/usr/bin/manifold-") || strings.HasSuffix(exe, "(deleted)") {
-					t.Errorf("%s runs %s: %v", unit, exe, err)
-				}
-			}
-		},
-		"restarted": func(t *testing.T, _ int) { run(t, "systemctl", "restart", "manifold-agent") },
-		"stopped": func(t *testing.T, _ int) {
-			run(t, "systemctl", "stop", "manifold-agent")
-			run(t, "systemctl", "start", "manifold-agent")
-		},
-		"killed": func(t *testing.T, _ int) { run(t, "systemctl", "kill", "-s", "KILL", "manifold-agent") },
-		"hung": func(t *testing.T, pid int) {
-			if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
-				t.Fatal(err)
-			}
-		},
+// Whatever becomes of a daemon, the dyno has the same processes afterwards, and
+// answered all the while. While the router is another process, clients wait in
+// the queue of its socket, which systemd keeps.
+func TestDynoOutlives(t *testing.T) {
+	for name, c := range map[string]struct{ unit, does string }{
+		"agent restarted":       {"manifold-agent", "systemctl restart manifold-agent"},
+		"agent stopped":         {"manifold-agent", "systemctl stop manifold-agent; systemctl start manifold-agent"},
+		"agent killed":          {"manifold-agent", "systemctl kill -s KILL manifold-agent"},
+		"agent hung":            {"manifold-agent", "systemctl kill -s STOP --kill-who=main manifold-agent"},
+		"coordinator restarted": {"manifold-coordinator", "systemctl restart manifold-coordinator"},
+		"coordinator killed":    {"manifold-coordinator", "systemctl kill -s KILL manifold-coordinator"},
+		"router restarted":      {"manifold-router", "systemctl restart manifold-router"},
+		"all upgraded":          {"manifold-router", "dpkg -i $MANIFOLD_TEST_WORK/deb/two.deb"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if name == "hung" {
+			scenario(t, c.does)
+			if name == "agent hung" {
 				dropIn(t, "manifold-agent", "[Service]\nWatchdogSec=5\nTimeoutAbortSec=1\n")
 			}
-			outlives(t, "manifold-agent", func(pid int) { end(t, pid) })
-			if name == "hung" && !strings.Contains(run(t, "journalctl", "--no-pager", "-u", "manifold-agent"), "Watchdog timeout") {
-				t.Error("it was not the watchdog")
+			outlives(t, c.unit, c.does)
+			switch name {
+			case "agent hung":
+				if !strings.Contains(run(t, "journalctl", "--no-pager", "-u", "manifold-agent"), "Watchdog timeout") {
+					t.Error("it was not the watchdog")
+				}
+			case "all upgraded":
+				checkUpgrade(t)
 			}
 		})
 	}
 }
 
+func checkUpgrade(t *testing.T) {
+	t.Helper()
+	if version := run(t, "manifold", "version"); !strings.HasPrefix(version, "manifold two ") {
+		t.Errorf("after the upgrade it is %s", version)
+	}
+	for _, unit := range daemons {
+		exe, err := os.Readlink("/proc/" + property(t, unit, "MainPID") + "/exe")
+		if err != nil || !strings.HasPrefix(exe, "/usr/bin/manifold-") || strings.HasSuffix(exe, "(deleted)") {
+			t.Errorf("%s runs %s: %v", unit, exe, err)
+		}
+	}
+}
+
 // outlives does something after which a unit's daemon is another process, and
 // sees that the dyno is the same and answered all the while.
-func outlives(t *testing.T, unit string, end func(pid int)) {
+func outlives(t *testing.T, unit, does string) {
 	t.Helper()
 	before := up(t)
-	pid, err := strconv.Atoi(property(t, unit, "MainPID"))
-	if err != nil {
-		t.Fatal(err)
-	}
+	pid := property(t, unit, "MainPID")
 	stop := asking(t)
-	end(pid)
+	run(t, "sh", "-ec", does)
 	eventually(t, "another "+unit, func() bool {
-		now, err := strconv.Atoi(property(t, unit, "MainPID"))
-		return err == nil && now != 0 && now != pid && property(t, unit, "ActiveState") == "active"
+		now := property(t, unit, "MainPID")
+		return now != "0" && now != pid && property(t, unit, "ActiveState") == "active"
 	})
 	after := awaitDyno(t, "hello", "web.1", func(d dyno) bool { return d.State == manifold.StateUp })
-	stop()
+	asked := stop()
 	if after.PID != before.PID || after.Run != before.Run || after.Crashes != 0 || !after.Since.Equal(before.Since) {
 		t.Errorf("it was %+v and is %+v", before, after)
 	}
+	figure(t, "same dyno, %s", asked)
 }
 
 // dropIn changes a unit for the time of a test.
@@ -146,23 +149,9 @@ func dropIn(t *testing.T, unit, text string) {
 	apply()
 }
 
-func TestDynoOutlivesTheCoordinator(t *testing.T) {
-	outlives(t, "manifold-coordinator", func(int) { run(t, "systemctl", "restart", "manifold-coordinator") })
-	outlives(t, "manifold-coordinator", func(int) {
-		run(t, "systemctl", "stop", "manifold-coordinator")
-		run(t, "systemctl", "start", "manifold-coordinator")
-	})
-	outlives(t, "manifold-coordinator", func(int) { run(t, "systemctl", "kill", "-s", "KILL", "manifold-coordinator") })
-}
-
-// While the router is another process, clients wait in the queue of its
-// socket, which systemd keeps.
-func TestNoRequestIsRefusedWhileTheRouterRestarts(t *testing.T) {
-	outlives(t, "manifold-router", func(int) { run(t, "systemctl", "restart", "manifold-router") })
-}
-
 // Stopping the slice stops the agent, which needs it, and no dyno.
 func TestDynoOutlivesItsSlice(t *testing.T) {
+	scenario(t, "systemctl stop manifold-dynos.slice")
 	before := up(t)
 	run(t, "systemctl", "stop", "manifold-dynos.slice")
 	if state := property(t, "manifold-agent", "ActiveState"); state != "inactive" {
@@ -178,20 +167,23 @@ func TestDynoOutlivesItsSlice(t *testing.T) {
 }
 
 func TestUnitsAreSound(t *testing.T) {
+	scenario(t, "systemd-analyze verify, security; manifold host doctor")
 	up(t)
 	units := []string{"manifold-agent.service", "manifold-agent.socket", "manifold-coordinator.service", "manifold-router.service", "manifold-dynos.slice"}
 	if out := run(t, append([]string{"systemd-analyze", "verify", "--man=no"}, units...)...); out != "" {
 		t.Errorf("systemd-analyze verify: %s", out)
 	}
-	for unit, most := range exposures {
+	for _, unit := range daemons {
+		most := exposures[unit]
 		text := run(t, "systemd-analyze", "security", "--no-pager", unit)
 		_, score, _ := strings.Cut(text, "Overall exposure level for "+unit+".service: ")
 		score, _, _ = strings.Cut(score, " ")
 		if n, err := strconv.ParseFloat(score, 64); err != nil || n > most {
 			t.Errorf("%s is exposed by %q, at most %v was agreed:\n%s", unit, score, most, text)
 		}
-		figure(t, "systemd-analyze security %s: %s", unit, score)
+		t.Logf("security: %s\t%s\tat most %v", unit, score, most)
 	}
+	run(t, "manifold", "host", "doctor")
 	const bad = "left-over|Unbalanced|Failed to (attach|create|remove)|Permission denied"
 	out, err := exec.Command("journalctl", "--no-pager", "-q", "-u", "manifold-*", "-g", bad).CombinedOutput()
 	if len(out) > 0 || err == nil { // it fails where it finds nothing
@@ -207,6 +199,7 @@ var (
 )
 
 func TestSystemdKnowsHowTheDaemonsAre(t *testing.T) {
+	scenario(t, "systemctl show -P StatusText, WatchdogUSec")
 	up(t)
 	for unit, want := range map[string]string{
 		"manifold-agent": "dynos: 1 up; the coordinator answers", "manifold-coordinator": "serves; hosts that joined: 1",
@@ -220,6 +213,7 @@ func TestSystemdKnowsHowTheDaemonsAre(t *testing.T) {
 }
 
 func TestJournalFindsWhatIsSaidOfADyno(t *testing.T) {
+	scenario(t, "journalctl -u manifold-agent APP=hello DYNO=web.1 RUN=...")
 	d := up(t)
 	out := run(t, "journalctl", "--no-pager", "-q", "-u", "manifold-agent", "APP=hello", "DYNO=web.1", "RUN="+d.Run)
 	if !strings.Contains(out, "dyno moved app=hello dyno=web.1") || !strings.Contains(out, " manifold-agent[") {
@@ -229,6 +223,7 @@ func TestJournalFindsWhatIsSaidOfADyno(t *testing.T) {
 
 // The door's group is let in by its mode, and a knock brings the agent back.
 func TestSocketActivation(t *testing.T) {
+	scenario(t, "systemctl stop manifold-agent; a knock on agent.sock")
 	before := up(t)
 	if got := run(t, "stat", "-c", "%U:%G %a", socket); got != "root:manifold 660" {
 		t.Errorf("the socket is of %s", got)
