@@ -36,6 +36,7 @@ type report struct {
 	total    tally
 	onKernel tally
 	packages map[string]*tally
+	begun    map[string]bool     // packages that did not end yet
 	output   map[string][]string // by package and test, until it ended
 	broken   bool
 }
@@ -46,7 +47,7 @@ func main() {
 	flag.Parse()
 	r := &report{
 		out: os.Stdout, kernel: strings.Split(*kernel, ","), live: *live,
-		packages: map[string]*tally{}, output: map[string][]string{},
+		packages: map[string]*tally{}, begun: map[string]bool{}, output: map[string][]string{},
 	}
 	began := time.Now()
 	if err := r.read(os.Stdin); err != nil {
@@ -75,6 +76,8 @@ func (r *report) read(in io.Reader) error {
 func (r *report) take(e event) {
 	key := e.Package + " " + e.Test
 	switch e.Action {
+	case "start":
+		r.begun[e.Package] = true
 	case "build-output":
 		fmt.Fprint(r.out, e.Output)
 	case "build-fail":
@@ -124,6 +127,7 @@ func within(pkg, top string) bool { return pkg == top || strings.HasPrefix(pkg, 
 
 func (r *report) packageEnded(e event) {
 	t := r.packages[e.Package]
+	delete(r.begun, e.Package)
 	switch {
 	case e.Action == "fail":
 		r.broken = true
@@ -151,6 +155,11 @@ func (r *report) unfinished(pkg string) {
 
 // sum prints the totals and says whether all is well.
 func (r *report) sum(took time.Duration) bool {
+	for pkg := range r.begun { // whoever ran it was ended
+		r.broken = true
+		fmt.Fprintf(r.out, "FAIL  %-40s did not end\n", pkg)
+		r.unfinished(pkg)
+	}
 	fmt.Fprintf(r.out, "\n%d tests ran as root against the kernel; all took %s\n", r.onKernel.passed+r.onKernel.failed, took.Round(time.Second))
 	if r.broken && r.total.failed == 0 {
 		r.total.failed++ // a package that did not build or did not end
