@@ -185,3 +185,16 @@ func TestCatalog(t *testing.T) {
 	}
 	r.send("GET", "/dyno-sizes/standard-1x", "").want(200)
 }
+
+// What Heroku has and we have not: the answer says what to do instead.
+func TestLacking(t *testing.T) {
+	r := newRig(t)
+	app := r.app("hello")
+	for path, words := range map[string]string{
+		"/apps/hello/addons": "heroku config:set", "/addon-attachments": "heroku config:set", "/apps/hello/acm": "TLS",
+		"/pipelines": "git push", "/teams/apps/hello": "heroku access:add", "/nothing": "There is no POST /nothing",
+	} {
+		r.send("POST", path, "{}").fails(404, "not_found", words)
+	}
+	r.send("GET", "/apps/"+app.Name+"/features/runtime-heroku-exec", "").fails(404, "not_found", "heroku run:inside web.1 bash")
+}

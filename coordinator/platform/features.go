@@ -33,6 +33,9 @@ func findFeature(name string) (manifold.Feature, error) {
 			return f, nil
 		}
 	}
+	if name == "runtime-heroku-exec" { // what heroku ps:exec asks for first
+		return manifold.Feature{}, notFound("feature", "heroku ps:exec does not work here. For a shell in a running dyno: heroku run:inside web.1 bash -a APP")
+	}
 	f, err := manifold.ParseFeature(name)
 	if err != nil {
 		return f, notFound("feature", err.Error()+".")

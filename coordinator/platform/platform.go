@@ -158,10 +158,3 @@ var resources = []func(*api) routes{
 	sourceRoutes,
 	webhookRoutes,
 }
-
-func noSuchEndpoint(c *call) (answer, error) {
-	return answer{}, &fault{
-		Status: http.StatusNotFound, ID: "not_found",
-		Message: "There is no " + c.Method + " " + clip(c.URL.Path) + " in this API. Check the path and the method.",
-	}
-}

@@ -108,7 +108,7 @@ func (a *api) rollback(c *call, app manifold.App, name string) (answer, error) {
 		return answer{}, err
 	}
 	if !eligible(target) {
-		return answer{}, invalidParams(fmt.Sprintf("%s cannot roll back to %s: that release has no code that ever ran.", app.Name, releaseName(target.Version)))
+		return answer{}, invalidParams(fmt.Sprintf("%s cannot roll back to %s: that release has no code that ever ran. See which releases there are with: heroku releases -a %s", app.Name, releaseName(target.Version), app.Name))
 	}
 	if target, err = a.Store.Release(c.Context(), app.ID, target.Version); err != nil {
 		return answer{}, err
