@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -38,107 +39,171 @@ func statusOf(p *platform.Instance, host string) (int, string) {
 	return res.StatusCode, res.Header.Get("X-Test")
 }
 
-// An app from creation to destruction: who may push, which names it answers
+// owned is an app, its owner at the CLI, and another user.
+type owned struct {
+	*session
+	app          string
+	email, token string // the other's
+}
+
+// other is the other user at the CLI.
+func (u *owned) other(s *session) *session {
+	o := *s
+	o.env = []string{"HEROKU_APP=" + u.app, "HEROKU_API_KEY=" + u.token}
+	return &o
+}
+
+// An app from its first day to its last: who may push, which names it answers
 // to, its switches, and that nothing of it is left.
 func TestHerokuApps(t *testing.T) {
 	p := running(t)
-	s := &session{t: t, p: p, dir: platform.Sample(t, "static")}
-	t.Cleanup(s.keep)
-	name := p.CreateApp(t)
-	on := " -a " + name
-	p.Push(t, s.dir, name)
-	p.Answers(t, name, "/", "")
-	s.run("apps", name)
-	s.run("apps:info"+on, "Owner:", "admin@localhost", "Web URL:", name+".localhost")
+	u := &owned{session: newSession(t, p, platform.Repository(t, map[string]string{
+		"Procfile": "web: sleep 1.5; exec python3 -m http.server $PORT\n", "requirements.txt": "",
+	})), app: p.CreateApp(t)}
+	u.email, u.token = someone(t, p)
+	u.env = append(u.env, "HEROKU_APP="+u.app)
+	p.Push(t, u.dir, u.app)
+	p.Answers(t, u.app, "/", "")
+	u.run("labs:enable log-runtime-metrics", "done") // its lines come every 20 s; looked for below
+	u.shares()
+	u.declines()
+	u.isNamed()
+	u.switches()
+	u.audited(u.email, "Add domain ", "Enable feature log-runtime-metrics", "by git push")
+	u.destroys()
+}
 
-	// access
-	email, token := someone(t, p)
-	other := &session{t: t, p: p, dir: s.dir, env: []string{"HEROKU_API_KEY=" + token}}
-	other.run("apps", "no apps")
-	other.refused("ps"+on, "no app of yours")
-	push := func(branch string) (string, error) {
-		platform.Commit(t, s.dir)
-		return p.TryPush(t, s.dir, name, branch, token)
-	}
-	if out, err := push("main"); err == nil || !strings.Contains(out, "You have no app") && !strings.Contains(out, "not found") {
-		t.Errorf("a stranger's push: %v\n%s", err, out)
-	}
-	s.run("access:add "+email+on, email)
-	s.run("access"+on, email, "collaborator")
-	other.run("apps", "Collaborated", name)
-	other.run("apps:info"+on, "admin@localhost", email)
-	if out, err := push("main"); err != nil {
-		t.Errorf("a collaborator's push: %v\n%s", err, out)
-	}
-	other.refused("apps:destroy --confirm "+name+on, "only its owner")
-	s.run("access:remove "+email+on, email)
-	other.refused("config"+on, "no app of yours")
-	if out, err := push("side"); err == nil {
-		t.Errorf("the push of one who is no collaborator any more:\n%s", out)
-	}
+// push pushes a change to a branch as the other user.
+func (u *owned) push(branch string) (string, error) {
+	platform.Commit(u.t, u.dir)
+	return u.p.TryPush(u.t, u.dir, u.app, branch, u.token)
+}
 
-	// another owner, who declines; then the operator removes them
-	s.run("apps:transfer "+email+on, "Initiating transfer", email)
-	if status, text := p.Request(t, "PATCH", "/account/app-transfers/"+name, token, []byte(`{"state":"declined"}`)); status != 200 || !strings.Contains(string(text), "declined") {
-		t.Errorf("a transfer is declined: %d %s", status, text)
+func (u *owned) shares() {
+	u.shows("apps", "it lists the app to its owner and to no one else", func(s *session) {
+		s.run("apps", u.app)
+		u.other(s).run("apps", "no apps")
+	})
+	u.other(u.session).refused("ps", "no app of yours")
+	if out, err := u.push("main"); err == nil || !strings.Contains(out, "You have no app") && !strings.Contains(out, "not found") {
+		u.t.Errorf("a stranger's push: %v\n%s", err, out)
 	}
-	p.Coordinator(t, email+"\n", "user", "remove", email) // asks for the address
-	if status, text := p.Request(t, "GET", "/account", token, nil); status != 401 {
-		t.Errorf("the token of one who was removed: %d %s", status, text)
-	}
+	u.does("access:add", "access:add "+u.email, u.email, "their push, refused before, deploys; destroying stays the owner's", func(s *session, _ string) {
+		u.other(s).run("apps", "Collaborated", u.app)
+		if out, err := u.push("main"); err != nil {
+			s.t.Errorf("a collaborator's push: %v\n%s", err, out)
+		}
+		u.other(s).refused("apps:destroy --confirm "+u.app, "only its owner")
+	})
+	u.does("access", "access", u.email+" +collaborator", "the collaborator, with the role", nil)
+	u.shows("apps:info", "owner, collaborator, and the address at which the app answers", func(s *session) {
+		s.run("apps:info", "Owner:", "admin@localhost", "Web URL:", "http://"+u.app+".localhost:", u.email)
+	})
+	u.does("access:remove", "access:remove "+u.email, u.email, "the app does not exist for them any more; their push is refused", func(s *session, _ string) {
+		u.other(s).refused("config", "no app of yours")
+		if out, err := u.push("side"); err == nil {
+			s.t.Errorf("the push of one who is no collaborator any more:\n%s", out)
+		}
+	})
+}
 
-	// domains
-	host := name + ".example.com"
-	s.run("domains:add "+host+on, host)
-	s.run("domains:add *.wild."+host+on, "wild")
-	for _, h := range []string{host, "x.wild." + host, strings.ToUpper(host)} {
-		platform.Eventually(t, 20*time.Second, func() error {
-			if status, why := statusOf(p, h); status != 200 {
-				return fmt.Errorf("%s answers %d %s", h, status, why)
+// declines has the other user not take the app over; then the operator removes
+// them.
+func (u *owned) declines() {
+	u.run("apps:transfer "+u.email, "Initiating transfer", u.email)
+	if status, text := u.p.Request(u.t, "PATCH", "/account/app-transfers/"+u.app, u.token, []byte(`{"state":"declined"}`)); status != 200 || !strings.Contains(string(text), "declined") {
+		u.t.Errorf("a transfer is declined: %d %s", status, text)
+	}
+	u.p.Coordinator(u.t, u.email+"\n", "user", "remove", u.email) // asks for the address
+	if status, text := u.p.Request(u.t, "GET", "/account", u.token, nil); status != 401 {
+		u.t.Errorf("the token of one who was removed: %d %s", status, text)
+	}
+}
+
+func (u *owned) isNamed() {
+	host := u.app + ".example.com"
+	answers := func(s *session, yes bool, hosts ...string) {
+		for _, h := range hosts {
+			platform.Eventually(s.t, 20*time.Second, func() error {
+				if status, why := statusOf(s.p, h); (status == 200) != yes {
+					return fmt.Errorf("%s answers %d %s", h, status, why)
+				}
+				return nil
+			})
+		}
+	}
+	u.does("domains:add", "domains:add "+host, host, "the app answers at that host name, and below a wildcard", func(s *session, _ string) {
+		s.run("domains:add *.wild."+host, "wild")
+		answers(s, true, host, "x.wild."+host, strings.ToUpper(host))
+		s.refused("domains:add "+host+" -a "+s.p.CreateApp(s.t), "in use by another app")
+		s.refused("domains:add localhost", "not a public domain name")
+	})
+	u.does("domains", "domains", "(?s)"+u.app+`\.localhost.*`+host, "the platform's name of the app and its own", nil)
+	u.does("domains:info", "domains:info "+host, host, "it is this app's, and done", nil)
+	u.does("domains:wait", "domains:wait "+host, "", "it ends, as the name is in use", nil)
+	u.does("domains:remove", "domains:remove "+host, host, "that name answers no more, the others do", func(s *session, _ string) {
+		answers(s, false, host)
+		answers(s, true, "x.wild."+host, u.app+".localhost")
+	})
+	u.does("domains:clear", "domains:clear", "", "none of the app's own names answers", func(s *session, _ string) {
+		answers(s, false, "x.wild."+host)
+		answers(s, true, u.app+".localhost")
+	})
+}
+
+func (u *owned) switches() {
+	u.does("features", "features", `(?s)\[\+\] daily-cycling.*\[\+\] preboot`, "each with its state", nil)
+	u.does("features:disable", "features:disable preboot", "done", "at a restart the old dyno is stopped before the new one is up", func(s *session, _ string) {
+		for range 5 { // with preboot it never is; without, the machine may be slow
+			if !u.restart(s) {
+				return
 			}
-			return nil
-		})
-	}
-	s.run("domains"+on, host, name+".localhost")
-	s.refused("domains:add "+host+" -a "+p.CreateApp(t), "in use by another app")
-	s.refused("domains:add localhost"+on, "not a public domain name")
-	s.run("domains:remove "+host+on, host)
-	platform.Eventually(t, 20*time.Second, func() error {
-		if status, _ := statusOf(p, host); status == 200 {
-			return fmt.Errorf("%s still answers", host)
+		}
+		s.t.Error("without preboot the new dyno was up before the old one was told to stop")
+	})
+	u.does("features:info", "features:info preboot", `Enabled: +false`, "its state and what it is for", nil)
+	u.does("features:enable", "features:enable preboot", "done", "at a restart the new dyno is up before the old one is stopped", func(s *session, _ string) {
+		if !u.restart(s) {
+			s.t.Error("with preboot the old dyno was told to stop before the new one was up")
+		}
+	})
+	u.does("labs:info", "labs:info log-runtime-metrics", `Enabled: +true`, "its state and what it is for", nil)
+	u.shows("labs:enable", "log-runtime-metrics: the dynos' memory and load are in the log", func(s *session) {
+		platform.Eventually(s.t, 40*time.Second, func() error { return s.p.LogContains(s.t, u.app, "sample#memory_total=") })
+	})
+	u.does("labs:disable", "labs:disable log-runtime-metrics", "done", "the app's feature is off", func(s *session, _ string) {
+		var f struct{ Enabled bool }
+		if s.p.Call(s.t, "GET", "/apps/"+u.app+"/features/log-runtime-metrics", nil, &f); f.Enabled {
+			s.t.Error("the feature is on")
+		}
+	})
+	u.does("labs", "labs", "App Features", "none: all there is, is no experiment", nil)
+}
+
+// restart replaces the app's dyno, and says whether the new one was up before
+// the old one was told to stop.
+func (u *owned) restart(s *session) (newFirst bool) {
+	before, told := dynoIDs(s.t, s.p, u.app), len(s.p.Log(s.t, u.app))
+	s.p.Call(s.t, "DELETE", "/apps/"+u.app+"/dynos", nil, nil)
+	platform.Eventually(s.t, time.Minute, func() error { return dynosReplaced(s.t, s.p, u.app, before, "web.1") })
+	const stops = "heroku[web.1]: Stopping all processes with SIGTERM"
+	var log string
+	platform.Eventually(s.t, time.Minute, func() error {
+		lines := s.p.TimedLog(s.t, u.app)[told:]
+		slices.Sort(lines)
+		if log = strings.Join(lines, "\n"); !strings.Contains(log, stops) {
+			return fmt.Errorf("the old dyno is not stopping:\n%s", log)
 		}
 		return nil
 	})
-
-	// features, maintenance
-	s.run("features"+on, "preboot", "daily-cycling")
-	s.run("features:enable log-runtime-metrics"+on, "done")
-	var f struct{ Enabled bool }
-	p.Call(t, "GET", "/apps/"+name+"/features/log-runtime-metrics", nil, &f)
-	if !f.Enabled {
-		t.Error("the feature is not on")
-	}
-	s.run("features:disable log-runtime-metrics"+on, "done")
-	s.run("labs" + on)
-	s.run("maintenance:on"+on, "done")
-	platform.Eventually(t, 20*time.Second, func() error {
-		if status, _ := statusOf(p, name+".localhost"); status != 503 {
-			return fmt.Errorf("an app in maintenance answers %d", status)
-		}
-		return nil
-	})
-	s.run("maintenance:off"+on, "done")
-	p.Answers(t, name, "/", "")
-	s.run("ps:wait"+on, "")
-
-	s.audited(name, email, "Add domain "+host, "Enable maintenance mode", "by git push")
-	s.destroyed(name)
+	s.t.Logf("the log of a restart:\n%s", log)
+	return strings.Index(log, "heroku[web.1]: State changed from starting to up") < strings.Index(log, stops)
 }
 
 // audited reads the trail as the owner does.
-func (s *session) audited(app, collaborator string, actions ...string) {
+func (s *owned) audited(collaborator string, actions ...string) {
 	s.t.Helper()
-	out, err := s.p.Manifold(s.t, "audit", app)
+	out, err := s.p.Manifold(s.t, "audit", s.app)
 	if err != nil {
 		s.t.Fatalf("manifold audit: %v\n%s", err, out)
 	}
@@ -149,72 +214,126 @@ func (s *session) audited(app, collaborator string, actions ...string) {
 	}
 }
 
-// destroyed destroys an app, and looks on the disk for what is left of it.
-func (s *session) destroyed(name string) {
-	s.t.Helper()
+// destroys destroys the app, and looks on the disk for what is left of it.
+func (u *owned) destroys() {
+	u.t.Helper()
 	var app struct{ ID string }
-	s.p.Call(s.t, "GET", "/apps/"+name, nil, &app)
+	u.p.Call(u.t, "GET", "/apps/"+u.app, nil, &app)
 	left := func() (paths []string) {
 		for _, pattern := range []string{"git/", "cache/", "logs/"} {
-			found, _ := filepath.Glob(filepath.Join(s.p.Home, "coordinator", pattern) + "/*" + app.ID + "*")
+			found, _ := filepath.Glob(filepath.Join(u.p.Home, "coordinator", pattern) + "/*" + app.ID + "*")
 			paths = append(paths, found...)
 		}
 		return paths
 	}
 	if len(left()) < 2 {
-		s.t.Errorf("of a living app there is only %v", left())
+		u.t.Errorf("of a living app there is only %v", left())
 	}
-	s.run("apps:destroy --confirm "+name+" -a "+name, "done")
-	if now := left(); len(now) > 0 {
-		s.t.Errorf("a destroyed app leaves %v", now)
-	}
-	s.refused("apps:info -a "+name, "no app of yours")
-	platform.Eventually(s.t, 60*time.Second, func() error {
-		if status, _ := statusOf(s.p, name+".localhost"); status == 200 {
-			return fmt.Errorf("a destroyed app still answers")
+	u.does("apps:destroy", "apps:destroy --confirm "+u.app, "done", "it answers no more; nothing of it is on the coordinator's disk", func(s *session, _ string) {
+		if now := left(); len(now) > 0 {
+			s.t.Errorf("a destroyed app leaves %v", now)
 		}
-		return nil
+		s.refused("apps:info", "no app of yours")
+		platform.Eventually(s.t, 60*time.Second, func() error {
+			if status, _ := statusOf(s.p, u.app+".localhost"); status == 200 {
+				return fmt.Errorf("a destroyed app still answers")
+			}
+			return nil
+		})
 	})
 }
 
-// Tokens and keys with the real CLI.
+// Tokens and keys with the real CLI, and what needs no app.
 func TestHerokuAccount(t *testing.T) {
 	p := running(t)
 	email, token := someone(t, p)
-	s := &session{t: t, p: p, dir: t.TempDir(), env: []string{"HEROKU_API_KEY=" + token}}
-	t.Cleanup(s.keep)
-	s.run("auth:whoami", email)
-	s.run("auth:token", token)
-	s.run("regions", "")
-	s.run("addons --all", "")
+	s := newSession(t, p, t.TempDir(), "HEROKU_API_KEY="+token)
+	s.does("auth:whoami", "auth:whoami", email, "it is the token's user", nil)
+	s.does("auth:token", "auth:token", token, "it is the token", nil)
+	s.does("regions", "regions", `us +This Manifold`, "the one there is", nil)
+	s.does("addons", "addons --all", "No add-ons", "none", nil)
+	s.does("status", "status", `(?s)Apps: +No known issues.*Tools: +No known issues`, "this platform's own: a host is connected, the store answers", nil)
+	platform.Write(t, s.dir, map[string]string{"Procfile": "web: echo port $PORT, a $COLOUR $SHAPE\n", ".env": "COLOUR=green\nSHAPE=leaf\n"})
+	s.does("local", "local web --port 5123", "port 5123, a green leaf", "the Procfile's command ran here, with .env", nil)
 
-	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ada@desk"
-	platform.Write(t, s.dir, map[string]string{"key.pub": key + "\n"})
-	s.run("keys:add " + filepath.Join(s.dir, "key.pub"))
-	s.run("keys", "ada@desk")
-	s.run("keys:remove ada@desk", "done")
-	s.run("keys", "no SSH keys")
+	const key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl ada@"
+	keys := func(s *session) int {
+		var all []struct{ ID string }
+		_, text := s.p.Request(s.t, "GET", "/account/keys", token, nil)
+		if err := json.Unmarshal(text, &all); err != nil {
+			s.t.Fatal(err)
+		}
+		return len(all)
+	}
+	platform.Write(t, s.dir, map[string]string{"key.pub": key + "desk\n"})
+	for _, row := range []struct {
+		command, line, want, checked string
+		left                         int
+	}{
+		{"keys:add", "keys:add " + filepath.Join(s.dir, "key.pub"), "done", "the account has the key", 1},
+		{"keys", "keys", "ada@desk", "it lists the key", 1},
+		{"keys:remove", "keys:remove ada@desk", "done", "the account has it no more", 0},
+	} {
+		s.does(row.command, row.line, row.want, row.checked, func(s *session, _ string) {
+			if n := keys(s); n != row.left {
+				s.t.Errorf("the account has %d keys", n)
+			}
+		})
+	}
+	if status, text := p.Request(t, "POST", "/account/keys", token, map[string]string{"public_key": key + "sofa"}); status/100 != 2 {
+		t.Errorf("POST /account/keys: %d %s", status, text)
+	}
+	s.does("keys:clear", "keys:clear", "done", "the account has none", func(s *session, _ string) {
+		if n := keys(s); n != 0 {
+			s.t.Errorf("the account has %d keys", n)
+		}
+	})
+	s.authorizations()
+}
 
-	out := s.run("authorizations:create -d reader -s read -e 3600 --json", "reader")
-	var made struct {
+// authorizations makes a token for reading, changes it and takes it back.
+func (s *session) authorizations() {
+	type authorization struct {
 		ID          string
 		AccessToken struct{ Token string } `json:"access_token"`
 	}
-	if err := json.Unmarshal([]byte(out[strings.IndexByte(out+"{", '{'):]), &made); err != nil {
-		t.Fatalf("%v in %s", err, out)
+	var made authorization
+	apps := func(s *session, token string, want int) {
+		if status, text := s.p.Request(s.t, "GET", "/apps", token, nil); status != want {
+			s.t.Errorf("the token is answered %d %s, want %d", status, text, want)
+		}
 	}
-	s.run("authorizations", made.ID, "reader")
-	reader := &session{t: t, p: p, dir: s.dir, env: []string{"HEROKU_API_KEY=" + made.AccessToken.Token}}
-	reader.run("apps", "no apps")
-	reader.refused("create", "needs write")
-	s.run("authorizations:revoke "+made.ID, "done")
-	if status, text := p.Request(t, "GET", "/apps", made.AccessToken.Token, nil); status != 401 {
-		t.Errorf("a revoked token: %d %s", status, text)
-	}
+	s.does("authorizations:create", "authorizations:create -d reader -s read -e 3600 --json", "reader", "its token reads and may not write", func(s *session, out string) {
+		if err := json.Unmarshal([]byte(out[strings.IndexByte(out+"{", '{'):]), &made); err != nil {
+			s.t.Fatalf("%v in %s", err, out)
+		}
+		reader := *s
+		reader.env = []string{"HEROKU_API_KEY=" + made.AccessToken.Token}
+		reader.run("apps", "no apps")
+		reader.refused("create", "needs write")
+	})
+	s.does("authorizations:update", "authorizations:update "+made.ID+" -d watcher", "(?i)updating", "it has the new description", nil)
+	s.does("authorizations", "authorizations", "watcher +"+made.ID+" +read", "each with its scope, no token among them", func(s *session, out string) {
+		if strings.Contains(out, made.AccessToken.Token) {
+			s.t.Error("the token is shown")
+		}
+	})
+	s.does("authorizations:info", "authorizations:info "+made.ID, "(?s)watcher.*read", "scope and end", nil)
+	s.does("authorizations:rotate", "authorizations:rotate "+made.ID, "mfld_", "the new token reads, the old one is refused", func(s *session, out string) {
+		apps(s, made.AccessToken.Token, 401)
+		made.AccessToken.Token = regexp.MustCompile(`mfld_[\w-]+`).FindString(out)
+		apps(s, made.AccessToken.Token, 200)
+	})
+	s.does("authorizations:revoke", "authorizations:revoke "+made.ID, "done", "the token is refused", func(s *session, _ string) {
+		apps(s, made.AccessToken.Token, 401)
+	})
 }
 
 // Logging in with a password in the terminal and in a browser, and out.
 func TestHerokuLogin(t *testing.T) {
+	claims(t, "login -i", "with the password typed: whoami is that user, from .netrc",
+		"login", "with the password on the page that the browser shows: the same",
+		"logout", "the token that login made is refused")
 	p := running(t)
 	email, _ := someone(t, p)
 	const password = "correct horse battery"

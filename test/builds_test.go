@@ -7,6 +7,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -120,6 +123,10 @@ func python(answer string) []tar.Header {
 // as it comes and again; it can be cancelled; what strangers upload harms
 // nobody.
 func TestBuildsAPI(t *testing.T) {
+	claims(t, "builds: create", "a tarball that was uploaded is built, released and answers",
+		"builds: list", "the build, with its version and state", "builds: info", "succeeded, failed or cancelled, and its release",
+		"builds: output", "read as it comes, and the same again", "builds: cancel", "the build ends, nothing is released",
+		"builds: cache purge", "the app's cache is gone from the disk")
 	p := running(t)
 	app := p.CreateApp(t)
 	b, out := watch(t, p, app, startBuild(t, p, app, tgz(t, python("from a tarball")...)))
@@ -132,6 +139,13 @@ func TestBuildsAPI(t *testing.T) {
 	}
 	if r := newest(t, p, app); r.Description != "Deploy v1.2" || r.ID != b.Release.ID {
 		t.Errorf("release %+v", r)
+	}
+	var all []struct {
+		ID, Status string
+		Source     struct{ Version string } `json:"source_blob"`
+	}
+	if p.Call(t, "GET", "/apps/"+app+"/builds", nil, &all); len(all) != 1 || all[0].ID != b.ID || all[0].Status != "succeeded" || all[0].Source.Version != "v1.2" {
+		t.Errorf("builds %+v", all)
 	}
 
 	// Buildpacks in their order, all of them: the API's, for this build.
@@ -174,7 +188,16 @@ func TestBuildsAPI(t *testing.T) {
 		t.Errorf("cancelled: %s\n%s", b.Status, out)
 	}
 	p.Answers(t, app, "/", "of two")
+	var it struct{ ID string }
+	p.Call(t, "GET", "/apps/"+app, nil, &it)
+	cache := filepath.Join(p.Home, "coordinator", "cache", it.ID+"*")
+	if there, _ := filepath.Glob(cache); len(there) == 0 {
+		t.Errorf("there is no %s", cache)
+	}
 	p.Call(t, "DELETE", "/apps/"+app+"/build-cache", nil, nil)
+	if there, _ := filepath.Glob(cache); len(there) > 0 {
+		t.Errorf("after the purge there is %v", there)
+	}
 }
 
 // zeros is a file of n zeros, which cost next to nothing to send.
@@ -211,44 +234,30 @@ func TestAppDeletedDuringItsBuild(t *testing.T) {
 }
 
 // What the CLI sets is what builds, in its order.
-func TestBuildpacksCommands(t *testing.T) {
+func TestHerokuBuildpacks(t *testing.T) {
 	p := running(t)
 	app := p.CreateApp(t)
-	dir := platform.Repository(t, map[string]string{
+	s := newSession(t, p, platform.Repository(t, map[string]string{
 		"Procfile": "web: exec python3 app.py\n", "requirements.txt": "", "app.py": answersFile, "answer": "by the CLI", "index.html": "hello",
-	})
-	cli := func(want string, args ...string) {
-		t.Helper()
-		out, err := p.Heroku(t, dir, append(args, "-a", app)...)
-		if err != nil || !strings.Contains(out, want) {
-			t.Errorf("heroku %s: %v\n%s", strings.Join(args, " "), err, out)
-		}
-	}
-	using := func(packs ...string) {
-		t.Helper()
-		platform.Commit(t, dir)
-		out := p.Push(t, dir, app)
-		at := 0
-		for _, pack := range packs {
-			i := strings.Index(out[at:], "Using buildpack: "+pack)
-			if i < 0 {
-				t.Errorf("%s is not used, or not in its turn (%v):\n%s", pack, packs, out)
-				return
+	}), "HEROKU_APP="+app)
+	using := func(packs ...string) func(*session, string) {
+		return func(s *session, _ string) {
+			platform.Commit(s.t, s.dir)
+			out := s.p.Push(s.t, s.dir, app)
+			var used []string
+			for _, found := range regexp.MustCompile(`Using buildpack: (\S+)`).FindAllStringSubmatch(out, -1) {
+				used = append(used, found[1])
 			}
-			at += i
-		}
-		if n := strings.Count(out, "Using buildpack: "); n != len(packs) {
-			t.Errorf("%d buildpacks are used, want %v:\n%s", n, packs, out)
+			if !slices.Equal(used, packs) {
+				s.t.Errorf("%v build the app, want %v:\n%s", used, packs, out)
+			}
 		}
 	}
-	cli("Buildpack set", "buildpacks:set", "heroku/python")
-	using("heroku/python")
-	cli("Buildpack added", "buildpacks:add", "--index", "1", "heroku/static")
-	cli("heroku/static", "buildpacks")
-	using("heroku/static", "heroku/python")
-	cli("Buildpack removed", "buildpacks:remove", "heroku/static")
-	using("heroku/python")
-	cli("Buildpack", "buildpacks:clear")
-	using()
+	s.does("buildpacks:search", "buildpacks:search python", `heroku/python[^/]*1 buildpack`, "those of that name that come with this platform", nil)
+	s.does("buildpacks:set", "buildpacks:set heroku/python", "Buildpack set", "the next push is built with it", using("heroku/python"))
+	s.does("buildpacks:add", "buildpacks:add --index 1 heroku/static", "Buildpack added", "the next push is built with both, in their order", using("heroku/static", "heroku/python"))
+	s.does("buildpacks", "buildpacks", `(?s)1\. heroku/static.*2\. heroku/python`, "both, in their order", nil)
+	s.does("buildpacks:remove", "buildpacks:remove heroku/static", "Buildpack removed", "the next push is built with the other alone", using("heroku/python"))
+	s.does("buildpacks:clear", "buildpacks:clear", "Buildpack", "the next push is built with what its files ask for", using())
 	p.Answers(t, app, "/", "by the CLI")
 }

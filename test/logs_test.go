@@ -62,34 +62,14 @@ func TestLogs(t *testing.T) {
 	p.Call(t, "PATCH", "/apps/"+r.app+"/config-vars", map[string]string{"RATE": strconv.Itoa(rate), "SECONDS": strconv.Itoa(seconds)}, nil)
 	p.Push(t, r.dir, r.app)
 	p.Answers(t, r.app, "/Procfile", "chatter.py")
-	t.Run("flags of the CLI", func(t *testing.T) { r.on(t).logFlags() })
 	t.Run("drains", func(t *testing.T) { r.on(t).drains() })
 	t.Run("four dynos, two tails, one drain", func(t *testing.T) { r.on(t).logRate(uint64(rate * seconds)) })
 }
 
-func (r runner) logFlags() {
-	r.logged("heroku[router]: at=info")
-	for _, tc := range []struct {
-		args       []string
-		has, hasNo string
-	}{
-		{[]string{"--source", "app", "-n", "1500"}, "app[web.1]: ", "heroku["},
-		{[]string{"--dyno-name", "web.1", "--source", "heroku"}, "heroku[web.1]: State changed from starting to up", "heroku[router]"},
-		{[]string{"--ps", "router"}, "heroku[router]: at=info", "web.1]: "},
-	} {
-		out, err := r.p.Heroku(r, r.dir, append([]string{"logs", "-a", r.app}, tc.args...)...)
-		if err != nil || !strings.Contains(out, tc.has) || strings.Contains(out, tc.hasNo) {
-			r.Errorf("heroku logs %v: %v; want %q and no %q in\n%s", tc.args, err, tc.has, tc.hasNo, out)
-		}
-	}
-	out, err := r.p.Heroku(r, r.dir, "logs", "-a", r.app, "-n", "2")
-	if err != nil || strings.Count(out, "\n") != 2 {
-		r.Errorf("heroku logs -n 2: %v\n%s", err, out)
-	}
-}
-
 // drains does what the CLI's commands do, and looks whether they did it.
 func (r runner) drains() {
+	claims(r.T, "drains", "the drain, with its token", "drains:add", "the receiver gets the app's lines, also after a kill -9 of the coordinator",
+		"drains:remove", "the app has none any more")
 	var mu sync.Mutex
 	var got bytes.Buffer
 	receiver := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, req *http.Request) {

@@ -97,6 +97,7 @@ func TestReleasePhase(t *testing.T) {
 	if err != nil || !strings.Contains(text, "Release command executing") {
 		t.Errorf("config:set: %v\n%s", err, text)
 	}
+	claims(t, "releases:output", "what a release command printed, and why it failed")
 	failed := settled(t, p, app, "failed", 4)
 	text, err = p.Heroku(t, dir, "releases:output", "v4", "-a", app)
 	if err != nil || !strings.Contains(text, "migrating first in release.") || !strings.Contains(text, "Release command failed: it exited with status 7.") {

@@ -249,6 +249,7 @@ func (r runner) detached() {
 }
 
 func (r runner) inside() {
+	claims(r.T, "run:inside", "a command and a shell beside the running web process, exit status")
 	out, status := r.piped("", "run:inside", "web.1", "-x", "-a", r.app, "--", "echo inside $DYNO; ps ax | grep -c '[h]ttp.server'; (exit 6)")
 	if status != 6 || out != "inside web.1\n1\n" {
 		r.Errorf("heroku run:inside: status %d, %q", status, out)
@@ -265,11 +266,12 @@ func (r runner) inside() {
 }
 
 func (r runner) stop() {
+	claims(r.T, "ps:stop DYNO", "a shell on a terminal was told to end, its dyno is gone", "ps:stop TYPE", "both one-off dynos of the type are gone")
 	c := inTerminal(r.T, r.command("run", "bash", "-a", r.app))
 	c.expect(prompt)
 	name := r.oneOffs()[0]
 	began := time.Now()
-	if out, err := r.p.Heroku(r, r.dir, "ps:stop", name, "-a", r.app); err != nil {
+	if out, err := r.p.Heroku(r, r.dir, "ps:stop", "--dyno-name", name, "-a", r.app); err != nil {
 		r.Fatalf("heroku ps:stop %s: %v\n%s", name, err, out)
 	}
 	c.exit()
@@ -278,6 +280,13 @@ func (r runner) stop() {
 		r.Errorf("an interactive shell took %s to stop", took)
 	}
 	r.logged("heroku[" + name + "]: Stopping all processes with SIGTERM")
+	for range 2 {
+		r.start(map[string]any{"command": "sleep 1000"})
+	}
+	if out, err := r.p.Heroku(r, r.dir, "ps:stop", "--process-type", "run", "-a", r.app); err != nil {
+		r.Errorf("heroku ps:stop --process-type run: %v\n%s", err, out)
+	}
+	r.gone(30 * time.Second)
 }
 
 func (r runner) lostClient() {

@@ -369,6 +369,17 @@ func (p *Instance) Answers(t testing.TB, app, path, want string) (body string) {
 // Log is what the app's log keeps, a line "app[web.1]: text" each.
 func (p *Instance) Log(t testing.TB, app string) (lines []string) {
 	t.Helper()
+	for _, line := range p.TimedLog(t, app) {
+		_, text, _ := strings.Cut(line, " ")
+		lines = append(lines, text)
+	}
+	return lines
+}
+
+// TimedLog is the same with a line's time before it, in the order in which the
+// lines came; sorted, they are in the order of what happened.
+func (p *Instance) TimedLog(t testing.TB, app string) (lines []string) {
+	t.Helper()
 	var session struct {
 		URL string `json:"logplex_url"`
 	}
@@ -383,9 +394,8 @@ func (p *Instance) Log(t testing.TB, app string) (lines []string) {
 		t.Fatal(err)
 	}
 	for line := range strings.Lines(string(all)) {
-		data, ok := strings.CutPrefix(strings.TrimSpace(line), "data: ")
-		if _, text, _ := strings.Cut(data, " "); ok { // without its time
-			lines = append(lines, text)
+		if data, ok := strings.CutPrefix(strings.TrimSpace(line), "data: "); ok {
+			lines = append(lines, data)
 		}
 	}
 	return lines
