@@ -24,6 +24,7 @@ const (
 	catchUpEntries = 100         // kept in memory for followers, of which there are none
 	keepLogFiles   = 2           // of 64 MB, beside those still needed
 	defragAtMB     = 128         // reclaimed at start when so much of the file is free
+	maxOps         = 1024        // of one step: a change with MaxDeliveries deliveries has two for each
 	slow           = time.Second // what takes longer is worth a warning
 )
 
@@ -58,6 +59,7 @@ func embedded(ctx context.Context, dir string, b bounds, log *slog.Logger) (*etc
 	cfg.AutoCompactionMode, cfg.AutoCompactionRetention = embed.CompactorModeRevision, keepRevisions
 	cfg.SnapshotCount, cfg.SnapshotCatchUpEntries = snapshotEvery, catchUpEntries
 	cfg.MaxWalFiles = keepLogFiles
+	cfg.MaxTxnOps = maxOps
 	cfg.WarningApplyDuration, cfg.WarningUnaryRequestDuration = slow, slow
 	cfg.BootstrapDefragThresholdMegabytes = defragAtMB
 	// With no other member an election is a formality; short ticks start sooner.

@@ -157,7 +157,7 @@ func (s *Store) tell(t *tx, app manifold.App, events ...manifold.WebhookEvent) e
 	if _, err := t.get(deliveryHead(app.ID), &head); err != nil {
 		return err
 	}
-	first := head
+	var all []manifold.WebhookDelivery
 	for _, e := range events {
 		if err := s.complete(t, app, &e); err != nil {
 			return err
@@ -167,17 +167,19 @@ func (s *Store) tell(t *tx, app manifold.App, events ...manifold.WebhookEvent) e
 				continue
 			}
 			head++
-			d := manifold.WebhookDelivery{
+			all = append(all, manifold.WebhookDelivery{
 				ID: uuid.NewString(), Seq: head, Webhook: w.ID, Level: w.Level, Event: e,
 				Status: manifold.DeliveryPending, NextAt: e.CreatedAt, CreatedAt: e.CreatedAt, UpdatedAt: e.CreatedAt,
-			}
-			if err := errors.Join(t.put(deliveryKey(app.ID, d.Seq), d), t.put(waitingKey(app.ID, d.Seq), waitingOf(d))); err != nil {
-				return err
-			}
+			})
 		}
 	}
-	if head == first {
+	if len(all) == 0 {
 		return nil
+	}
+	for _, d := range all[max(len(all)-MaxDeliveries, 0):] { // what came before them has lost its place already
+		if err := errors.Join(t.put(deliveryKey(app.ID, d.Seq), d), t.put(waitingKey(app.ID, d.Seq), waitingOf(d))); err != nil {
+			return err
+		}
 	}
 	return t.put(deliveryHead(app.ID), head)
 }

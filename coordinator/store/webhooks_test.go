@@ -210,3 +210,27 @@ func TestWebhookDeliveriesAreBounded(t *testing.T) {
 	wantErr(t, "one that was overtaken", err, ErrNotFound)
 	wantErr(t, "its outcome", s.PutDelivery(t.Context(), d), ErrNotFound)
 }
+
+// A change of many things is told of many webhooks in one step all the same.
+func TestWebhooksOfManyChangesAtOnce(t *testing.T) {
+	s := open(t, t.TempDir())
+	app := newApp(t, s, "hooked")
+	types := map[string]string{}
+	for i := range 100 { // as many as a slug may have
+		types[fmt.Sprintf("type%d", i)] = "run"
+	}
+	must(s.Deploy(t.Context(), app.ID, manifold.Slug{ProcessTypes: types}, "Deploy", ada))(t)
+	for range manifold.MaxWebhooks {
+		newWebhook(t, s, app, manifold.EventFormation)
+	}
+	must(s.UpdateFormation(t.Context(), app.ID, func(all []manifold.Formation) ([]manifold.Formation, error) {
+		for i := range all {
+			all[i].Quantity = 2
+		}
+		return all, nil
+	}))(t)
+	all := must(s.WebhookDeliveries(t.Context(), app.ID))(t)
+	if len(all) != MaxDeliveries || all[len(all)-1].Seq != 1000 {
+		t.Errorf("%d deliveries are kept", len(all))
+	}
+}
