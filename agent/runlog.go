@@ -38,6 +38,9 @@ type runLog struct {
 	dir  string
 	meta runMeta
 
+	unsaved bool // meta moved since savedAt; both are the shipper's own
+	savedAt time.Time
+
 	mu      sync.Mutex
 	heroku  *os.File // directory
 	said    *segment.Writer

@@ -25,6 +25,7 @@ const (
 	batchWait   = 50 * time.Millisecond
 	postTimeout = 30 * time.Second
 	sweepEvery  = 5 * time.Second // looks at every stream, whatever inotify said
+	saveEvery   = time.Second     // the place in a stream is written down at most so often
 
 	keepLogsFor   = 7 * 24 * time.Hour // of runs that ended
 	keepLogsBytes = 1 << 30
@@ -176,6 +177,7 @@ func (s *shipper) run(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-sweep.C:
+			s.save(saveEvery)
 			s.touchAll()
 		case <-s.wake:
 			if !sleep(ctx, batchWait) {
@@ -216,26 +218,34 @@ func (s *shipper) ship(ctx context.Context) bool {
 	return true
 }
 
-// ack saves how far the coordinator has the streams.
+// ack notes how far the coordinator has the streams. It is saved now and then:
+// an agent that is killed sends the lines since again, and the coordinator
+// drops what it has.
 func (s *shipper) ack(parts []part) {
-	var logs []*runLog
 	for _, p := range parts {
 		p.log.meta.Acked[p.stream.Source] = p.stream.Lines[len(p.stream.Lines)-1].Seq
-		if !slices.Contains(logs, p.log) && s.known(p.log) {
-			logs = append(logs, p.log)
+		p.log.unsaved = true
+	}
+	s.save(saveEvery)
+}
+
+// save writes down the places that moved, where that was not done for a while.
+func (s *shipper) save(after time.Duration) {
+	now := time.Now()
+	var logs []*runLog
+	s.mu.Lock()
+	for _, l := range s.runs {
+		if l.unsaved && now.Sub(l.savedAt) >= after {
+			logs = append(logs, l)
 		}
 	}
+	s.mu.Unlock() // the disk may be slow
 	for _, l := range logs {
+		l.unsaved, l.savedAt = false, now
 		if err := l.save(); err != nil { // lines may go twice, none is lost
 			s.log.Warn("the place in a log could not be saved", "run", l.meta.Run, "error", err)
 		}
 	}
-}
-
-func (s *shipper) known(l *runLog) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.runs[l.meta.Run] == l
 }
 
 // part is some lines of one stream in a batch.
@@ -390,6 +400,7 @@ func (s *shipper) logsDropped() uint64 {
 }
 
 func (s *shipper) closeAll() {
+	s.save(0)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, l := range s.runs {

@@ -122,7 +122,7 @@ func (t *tool) report(d diagnosis) {
 		if f.Level == doctor.Fault {
 			color = "31"
 		}
-		fmt.Fprintf(t.out, "%s  %s; %s; %s\n", paint(color, fmt.Sprintf("%-6s", f.Level)), f.What, f.Why, f.Do)
+		fmt.Fprintf(t.out, "%s  %s\n        why: %s\n        do:  %s\n", paint(color, fmt.Sprintf("%-6s", f.Level)), f.What, f.Why, f.Do)
 	}
 	if len(d.Findings) == 0 {
 		fmt.Fprintln(t.out, "Nothing is wrong on this host.")

@@ -61,6 +61,9 @@ One COMMAND is a line for the dyno's shell; with ARGs all are taken as they are.
 
 // commandLine makes a line for the dyno's shell.
 func commandLine(args []string) string {
+	if len(args) > 0 && args[0] == "--" { // as other tools want it
+		args = args[1:]
+	}
 	switch len(args) {
 	case 0:
 		return "exec bash" // of two shells one is enough

@@ -12,6 +12,7 @@ package host
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 
 	"github.com/spf13/cobra"
@@ -38,6 +39,7 @@ func Command(settings manifold.Settings) *cobra.Command {
 works while the coordinator is away. Root and members of the group manifold may.
 
 DYNO is a name (web.1), an app and a name (hello:web.1), an assignment or a run.`,
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // a word that is no command is an error
 		PersistentPreRun: func(cmd *cobra.Command, _ []string) { t.out, t.errOut = cmd.OutOrStdout(), cmd.ErrOrStderr() },
 	}
 	cmd.PersistentFlags().StringVar(&t.socket, "socket", door.SocketPath(settings.Run), "the agent's socket")
@@ -52,9 +54,16 @@ DYNO is a name (web.1), an app and a name (hello:web.1), an assignment or a run.
 // onDyno is a command about one dyno, whose name the shell completes.
 func (t *tool) onDyno(use, short string, run func(ctx context.Context, dyno string) error) *cobra.Command {
 	return &cobra.Command{
-		Use: use, Short: short, Args: cobra.ExactArgs(1), ValidArgsFunction: t.completeDyno,
+		Use: use, Short: short, Args: oneDyno, ValidArgsFunction: t.completeDyno,
 		RunE: func(cmd *cobra.Command, args []string) error { return run(cmd.Context(), args[0]) },
 	}
+}
+
+func oneDyno(cmd *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("%s takes the name of one dyno, such as web.1 or hello:web.1: manifold host ps lists them", cmd.CommandPath())
+	}
+	return nil
 }
 
 // completeDyno offers the dynos there are, by the shortest name that is one

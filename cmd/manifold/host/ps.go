@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,7 +21,8 @@ func (t *tool) psCommand() *cobra.Command {
 MEM is what counts against the size's quota (RAM without the page cache, and
 swap), CPU% is of one core. PSI are the shares of the last ten seconds in which
 something in the dyno waited for cpu, memory or disk. CYCLE is when the dyno is
-to be replaced for its age.`,
+to be replaced for its age. A terminal that is too narrow for all columns is
+shown those that matter most; a pipe, and --json, get all.`,
 		RunE: func(cmd *cobra.Command, _ []string) error { return t.ps(cmd.Context()) },
 	}
 }
@@ -55,7 +57,43 @@ func (t *tool) table(w io.Writer, list []door.Status, now time.Time) {
 			fmt.Sprintf("v%d", s.Release), s.Size, until(s.CycleAt, now), until(s.NextTry, now),
 		})
 	}
-	t.columns(w, rows, 2)
+	t.columns(w, fit(rows, t.width(), spare), 2)
+}
+
+// spare are the columns a narrow terminal can do without, the first first.
+var spare = []string{"SIZE", "PROCS", "RELEASE", "RESTARTS", "SWAP", "CYCLE", "PSI C/M/IO", "CPU%", "CRASHES"}
+
+// fit leaves columns out until the rows are no wider than width; 0 is any.
+func fit(rows [][]string, width int, spare []string) [][]string {
+	for _, name := range spare {
+		if width == 0 || wide(rows) <= width {
+			break
+		}
+		i := slices.Index(rows[0], name)
+		for n, row := range rows {
+			rows[n] = slices.Delete(row, i, i+1)
+		}
+	}
+	return rows
+}
+
+// widths are the columns' own.
+func widths(rows [][]string) []int {
+	width := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, cell := range row {
+			width[i] = max(width[i], len([]rune(cell)))
+		}
+	}
+	return width
+}
+
+// wide is the longest a row can be.
+func wide(rows [][]string) (all int) {
+	for _, w := range widths(rows) {
+		all += w + 2
+	}
+	return all - 2
 }
 
 // until is how far a moment is; "-" where there is none.
@@ -72,12 +110,7 @@ func until(at, now time.Time) string {
 // columns aligns rows, the first of them bold; the column of states has its
 // colours.
 func (t *tool) columns(w io.Writer, rows [][]string, states int) {
-	width := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, cell := range row {
-			width[i] = max(width[i], len([]rune(cell)))
-		}
-	}
+	width := widths(rows)
 	for n, row := range rows {
 		var line strings.Builder
 		for i, cell := range row {

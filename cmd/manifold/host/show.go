@@ -17,6 +17,18 @@ func terminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// width is how many columns there are to write in; 0 where that does not matter.
+func (t *tool) width() int {
+	if !terminal(t.out) {
+		return 0
+	}
+	width, _, err := term.GetSize(int(t.out.(*os.File).Fd()))
+	if err != nil {
+		return 0
+	}
+	return width
+}
+
 // The few colours there are (ECMA-48, SGR).
 const (
 	bold  = "1"
