@@ -63,7 +63,7 @@ func checkBuildpack(s string) error {
 	}
 	if s == "" {
 		// This is also what the CLI sends for a name that our registry does not know.
-		return invalidParams("There is no buildpack of that name here. Name one of " + strings.Join(compiler.Included(), ", ") + ", or give a git URL or an absolute path.")
+		return invalidParams("Buildpack not found: there is none of that name here. Name one of " + strings.Join(compiler.Included(), ", ") + ", or give a git URL or an absolute path.")
 	}
 	if len(s) > maxBuildpackURL || strings.ContainsFunc(s, func(r rune) bool { return r <= ' ' || r == 0x7f }) {
 		return refuse("is too long or has blanks in it")

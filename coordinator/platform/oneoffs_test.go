@@ -108,7 +108,7 @@ func TestRunRefused(t *testing.T) {
 	}{
 		{scheduler.ErrNoCode, 422, "invalid_params", "git push"},
 		{&scheduler.LimitError{Limit: 50, What: "Standard-1X one-off dynos"}, 422, "cannot_run_above_limit", "Cannot run more than 50 Standard-1X one-off dynos"},
-		{scheduler.ErrNoHost, 503, "service_unavailable", "no host is online"},
+		{scheduler.ErrNoHost, 503, "service_unavailable", "No host is online to run it"},
 		{errBroken, 500, "internal_server_error", ""},
 	} {
 		r.dynos.err = tc.err
