@@ -13,18 +13,22 @@ import (
 )
 
 // Every sample app is pushed, built by the buildpack for its language, and
-// answers through the router.
+// answers through the router. Some then become quite another app.
 func TestPushAndServe(t *testing.T) {
 	entries, err := os.ReadDir("apps")
 	if err != nil {
 		t.Fatal(err)
 	}
-	served := 0
+	served, became := 0, 0
 	for _, e := range entries {
 		if !e.IsDir() {
 			continue
 		}
 		served++
+		become := thirdParty[e.Name()]
+		if become != nil {
+			became++
+		}
 		t.Run(e.Name(), func(t *testing.T) {
 			p := running(t)
 			app := p.CreateApp(t)
@@ -33,40 +37,40 @@ func TestPushAndServe(t *testing.T) {
 				t.Errorf("the build was not shown:\n%s", out)
 			}
 			t.Logf("answer: %q", p.Answers(t, app, "/", ""))
+			if become != nil {
+				become(t, p, app)
+			}
 		})
 	}
-	if served < 5 {
-		t.Errorf("only %d sample apps", served)
+	if served < 5 || became != len(thirdParty) {
+		t.Errorf("only %d sample apps, of which %d became another", served, became)
 	}
 }
 
 // Apps that were not written for this platform, as their authors published
 // them: mountebank (Express with 22 packages of its own choice) and
 // Prometheus' blackbox exporter (Go, 13 modules). Both take their port as a
-// flag, so a Procfile is what is added to them.
-func TestThirdParty(t *testing.T) {
-	t.Run("express", func(t *testing.T) {
-		p := running(t)
+// flag, so a Procfile is what is added to them. Each is forced upon a sample
+// app of its language, whose build cache it finds.
+var thirdParty = map[string]func(t *testing.T, p *platform.Instance, app string){
+	"node-express": func(t *testing.T, p *platform.Instance, app string) {
 		dir := t.TempDir()
 		unpackNPM(t, "mountebank@2.9.1", dir)
 		platform.Write(t, dir, map[string]string{"Procfile": "web: bin/mb start --port $PORT --nologfile\n"})
 		platform.Commit(t, dir)
-		app := p.CreateApp(t)
-		p.Push(t, dir, app)
+		p.ForcePush(t, dir, app)
 		p.Answers(t, app, "/config", `"version": "2.9.1"`)
 		p.Answers(t, app, "/", `"_links"`)
-	})
-	t.Run("go", func(t *testing.T) {
-		p := running(t)
+	},
+	"go-web": func(t *testing.T, p *platform.Instance, app string) {
 		dir := t.TempDir()
 		unpackGo(t, "github.com/prometheus/blackbox_exporter@v0.25.0", dir)
 		platform.Write(t, dir, map[string]string{"Procfile": "web: blackbox_exporter --web.listen-address=:$PORT --config.file=blackbox.yml\n"})
 		platform.Commit(t, dir)
-		app := p.CreateApp(t)
-		p.Push(t, dir, app)
+		p.ForcePush(t, dir, app)
 		p.Answers(t, app, "/", "Blackbox Exporter")
 		p.Answers(t, app, "/metrics", "blackbox_exporter_config_last_reload_successful 1")
-	})
+	},
 }
 
 // unpackNPM puts a package of the npm registry into dir.
