@@ -21,6 +21,7 @@ import (
 // that is refused gets a sentence as plain text.
 //
 //	POST /v1/join-tokens  {"life": nanoseconds}                ──▶  {"token": "…"}
+//	GET  /v1/hosts                                             ──▶  [KnownHost]
 //	GET  /v1/users                                             ──▶  [{"id": "…", "email": "…", "created_at": "…"}]
 //	POST /v1/users        {"email": "…"}                       ──▶  {"id": "…", "email": "…", "created_at": "…", "token": "…"}
 //	PUT  /v1/passwords    {"email": "…", "password": "…"}      ──▶  {}
@@ -57,6 +58,9 @@ func (r *rooms) admin() http.Handler {
 		}
 		token, err := r.joinToken(ctx, in.Life)
 		return joinTokenReply{token}, err
+	}))
+	mux.Handle("GET /v1/hosts", adminCall(r, func(ctx context.Context, _ struct{}) (any, error) {
+		return r.knownHosts(ctx)
 	}))
 	mux.Handle("GET /v1/users", adminCall(r, func(ctx context.Context, _ struct{}) (any, error) {
 		return r.store.Users(ctx)

@@ -236,6 +236,9 @@ func TestJoinTokens(t *testing.T) {
 	if _, err := manifold.Join(t.Context(), r.at.Fleet.String(), token, manifold.RoleRouter, "router"); err != nil {
 		t.Error(err)
 	}
+	if hosts, err := Hosts(t.Context(), r.cfg.Settings); err != nil || len(hosts) != 0 {
+		t.Errorf("a router is no host: %+v, %v", hosts, err)
+	}
 	info, err := os.Stat(adminSocket(r.cfg.Settings))
 	must(t, err)
 	if info.Mode().Perm() != 0o600 {
@@ -252,6 +255,10 @@ func TestJoinTokens(t *testing.T) {
 	r.start() // a token in the file that is no good any more is replaced
 	if _, err := manifold.Join(t.Context(), r.at.Fleet.String(), r.file("join-token"), manifold.RoleAgent, "host"); err != nil {
 		t.Error(err)
+	}
+	hosts, err := Hosts(t.Context(), r.cfg.Settings)
+	if must(t, err); len(hosts) != 1 || hosts[0].Name != "host" || hosts[0].Connected || !hosts[0].Seen.IsZero() {
+		t.Errorf("of a host that joined and has not spoken: %+v", hosts)
 	}
 }
 

@@ -50,7 +50,7 @@ func command() *cobra.Command {
 			return coordinator.Run(cmd.Context(), cfg)
 		},
 	}
-	root.AddCommand(routerCommand(), preReceiveCommand(), joinTokenCommand(), userCommand())
+	root.AddCommand(routerCommand(), preReceiveCommand(), joinTokenCommand(), hostsCommand(), userCommand())
 	return root
 }
 
