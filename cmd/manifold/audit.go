@@ -1,20 +1,16 @@
 package main
 
 import (
-	"cmp"
-	"encoding/json"
 	"fmt"
-	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"manifold"
-	"manifold/cmd/manifold/clientenv"
+	"manifold/cmd/manifold/apiclient"
 )
 
 // auditEntry is one entry as the API shows it.
@@ -41,15 +37,20 @@ func auditCommand(settings manifold.Settings) *cobra.Command {
 an app: what you did to your account, its tokens and keys, and which apps you
 created and destroyed. The newest 200 entries of each are kept.
 
-The token is HEROKU_API_KEY, or the first user's.`,
+It speaks to HEROKU_HOST with the token of HEROKU_API_KEY or ~/.netrc, as the
+heroku CLI does; without them to this machine's platform, as its first user.`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			path := "/account/audit"
 			if len(args) == 1 {
 				path = "/apps/" + url.PathEscape(args[0]) + "/audit"
 			}
-			entries, err := readAudit(cmd, settings, path)
+			client, err := apiclient.New(settings)
 			if err != nil {
+				return err
+			}
+			entries := []auditEntry{}
+			if err := client.Call(cmd.Context(), http.MethodGet, path, nil, &entries); err != nil {
 				return fmt.Errorf("read the audit trail: %w", err)
 			}
 			if asJSON {
@@ -65,38 +66,4 @@ The token is HEROKU_API_KEY, or the first user's.`,
 	}
 	jsonFlag(cmd, &asJSON)
 	return cmd
-}
-
-func readAudit(cmd *cobra.Command, settings manifold.Settings, path string) ([]auditEntry, error) {
-	token := os.Getenv("HEROKU_API_KEY")
-	if token == "" {
-		var err error
-		if token, err = clientenv.Token(settings); err != nil {
-			return nil, err
-		}
-	}
-	req, err := http.NewRequestWithContext(cmd.Context(), http.MethodGet, "http://"+settings.APIAddr+path, nil)
-	if err != nil {
-		return nil, err
-	}
-	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
-	req.Header.Set("Authorization", "Bearer "+token)
-	req.Header.Set("Range", "seq ..; max=1000")
-	client := &http.Client{Transport: &http.Transport{Proxy: nil}, Timeout: 30 * time.Second}
-	res, err := client.Do(req)
-	if err != nil {
-		return nil, fmt.Errorf("is the coordinator running? %w", err)
-	}
-	defer res.Body.Close()
-	text, err := io.ReadAll(io.LimitReader(res.Body, 16<<20))
-	if err != nil {
-		return nil, err
-	}
-	if res.StatusCode/100 != 2 {
-		var failure manifold.ErrorBody
-		_ = json.Unmarshal(text, &failure) // a body of another form leaves the status to speak
-		return nil, fmt.Errorf("%s", cmp.Or(failure.Message, res.Status))
-	}
-	var entries []auditEntry
-	return entries, json.Unmarshal(text, &entries)
 }

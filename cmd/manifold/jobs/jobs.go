@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"manifold"
+	"manifold/cmd/manifold/apiclient"
 )
 
 type job struct {
@@ -61,11 +62,11 @@ heroku CLI does: eval "$(manifold env)" sets both.`,
 }
 
 // open returns the client and the path of the app's jobs, or of one.
-func (f *flags) open(ids ...string) (*client, string, error) {
+func (f *flags) open(ids ...string) (*apiclient.Client, string, error) {
 	if f.app == "" {
 		return nil, "", errors.New("name the app: --app NAME")
 	}
-	c, err := newClient(f.settings)
+	c, err := apiclient.New(f.settings)
 	path := "/apps/" + url.PathEscape(f.app) + "/scheduler-jobs"
 	for _, id := range ids {
 		path += "/" + url.PathEscape(id)
@@ -90,7 +91,7 @@ func (f *flags) list(cmd *cobra.Command, _ []string) error {
 		return err
 	}
 	jobs := []job{}
-	if err := c.call(cmd.Context(), "GET", path, nil, &jobs); err != nil {
+	if err := c.Call(cmd.Context(), "GET", path, nil, &jobs); err != nil {
 		return err
 	}
 	out := cmd.OutOrStdout()
@@ -130,7 +131,7 @@ func (f *flags) addCommand() *cobra.Command {
 				wish["size"] = size
 			}
 			var j job
-			if err := c.call(cmd.Context(), "POST", path, wish, &j); err != nil {
+			if err := c.Call(cmd.Context(), "POST", path, wish, &j); err != nil {
 				return err
 			}
 			return f.print(cmd.OutOrStdout(), j, "Added job %s. It runs next on %s UTC.", j.ID, j.NextRunAt.UTC().Format("Jan 2 at 15:04"))
@@ -159,7 +160,7 @@ func (f *flags) remove(cmd *cobra.Command, args []string) error {
 		return err
 	}
 	var j job
-	if err := c.call(cmd.Context(), "DELETE", path, nil, &j); err != nil {
+	if err := c.Call(cmd.Context(), "DELETE", path, nil, &j); err != nil {
 		return err
 	}
 	return f.print(cmd.OutOrStdout(), j, "Removed job %s (%s).", j.ID, j.Command)
@@ -174,7 +175,7 @@ func (f *flags) run(cmd *cobra.Command, args []string) error {
 		Name    string `json:"name"`
 		Command string `json:"command"`
 	}
-	if err := c.call(cmd.Context(), "POST", path+"/actions/run", nil, &dyno); err != nil {
+	if err := c.Call(cmd.Context(), "POST", path+"/actions/run", nil, &dyno); err != nil {
 		return err
 	}
 	return f.print(cmd.OutOrStdout(), dyno, "Running %s on %s. Follow it: heroku logs --tail --dyno %s -a %s", dyno.Command, dyno.Name, dyno.Name, f.app)

@@ -1,4 +1,7 @@
-package jobs
+// Package apiclient speaks to the Platform API for those of our commands that
+// the heroku CLI does not have, with the heroku CLI's own address and
+// credentials. It must never ask for a password, nor print a token.
+package apiclient
 
 import (
 	"bytes"
@@ -15,19 +18,22 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/cmd/manifold/clientenv"
 )
 
-// client speaks to the Platform API as the heroku CLI does: to HEROKU_HOST,
-// with the token of HEROKU_API_KEY or of ~/.netrc.
-type client struct {
+// Client calls one platform as one user.
+type Client struct {
 	base, token string
 	http        *http.Client
 }
 
-func newClient(settings manifold.Settings) (*client, error) {
-	base := os.Getenv("HEROKU_HOST")
+// New takes both from where the heroku CLI has them: the address from
+// HEROKU_HOST, the token from HEROKU_API_KEY or ~/.netrc. Without HEROKU_HOST it
+// is this machine's platform, as its first user if nobody else is logged in.
+func New(settings manifold.Settings) (*Client, error) {
+	base, here := os.Getenv("HEROKU_HOST"), "http://"+settings.APIAddr
 	if !strings.Contains(base, "://") {
-		base = "http://" + settings.APIAddr
+		base = here
 	}
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
@@ -39,10 +45,17 @@ func newClient(settings manifold.Settings) (*client, error) {
 			return nil, err
 		}
 	}
+	if token == "" && base == here {
+		if token, err = clientenv.Token(settings); err != nil {
+			return nil, err
+		}
+	}
 	if token == "" {
 		return nil, errors.New("nobody is logged in: run eval \"$(manifold env)\", or heroku login -i")
 	}
-	return &client{base: strings.TrimSuffix(base, "/"), token: token, http: &http.Client{Timeout: time.Minute}}, nil
+	// No proxy: it is this machine's loopback in every supported setting.
+	client := &http.Client{Transport: &http.Transport{Proxy: nil}, Timeout: time.Minute}
+	return &Client{base: strings.TrimSuffix(base, "/"), token: token, http: client}, nil
 }
 
 // netrc finds a host's password in ~/.netrc (netrc(5) of ftp).
@@ -80,8 +93,9 @@ func password(text, host string) string {
 	return ""
 }
 
-// call does one request; reply may be nil.
-func (c *client) call(ctx context.Context, method, path string, body, reply any) error {
+// Call does one request; reply may be nil. Of a list it gets the first 1,000.
+// An error of the platform's is its sentence for people.
+func (c *Client) Call(ctx context.Context, method, path string, body, reply any) error {
 	text, err := json.Marshal(body)
 	if err != nil {
 		return err
@@ -93,6 +107,7 @@ func (c *client) call(ctx context.Context, method, path string, body, reply any)
 	req.Header.Set("Accept", "application/vnd.heroku+json; version=3")
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Authorization", "Bearer "+c.token)
+	req.Header.Set("Range", "max=1000")
 	res, err := c.http.Do(req)
 	if err != nil {
 		return fmt.Errorf("reach the platform (is it running, and HEROKU_HOST right?): %w", err)
