@@ -94,8 +94,9 @@ func (d *driver) sample(ctx context.Context) {
 }
 
 // lookBefore looks at a run that is about to get SIGKILL: at once where it did
-// not listen in time, and just before the end of its grace where it was told
-// to stop. It is called before the step's effects.
+// not listen in time, and where it was told to stop before its grace is over, by
+// so much that a busy host has the time to look. It is called before the step's
+// effects.
 func (d *driver) lookBefore(ctx context.Context, from supervisor.State) {
 	dyno, b := d.rec.Dyno, d.box
 	if b == nil || dyno.State == from {
@@ -106,7 +107,8 @@ func (d *driver) lookBefore(ctx context.Context, from supervisor.State) {
 		d.traces.snap(b)
 	case supervisor.Ailing, supervisor.Stopping:
 		d.group.Go(func() {
-			wait := time.NewTimer(dyno.Grace - dyno.Grace/20)
+			early := max(dyno.Grace/20, min(dyno.Grace/2, time.Second))
+			wait := time.NewTimer(dyno.Grace - early)
 			defer wait.Stop()
 			select {
 			case <-ctx.Done():

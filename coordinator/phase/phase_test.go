@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -22,12 +23,16 @@ import (
 type world struct {
 	release  manifold.Release
 	failures []error // of Placement, one after the other
+	ended    atomic.Bool
 	end      chan bool
 }
 
 func (w *world) Changes(context.Context) <-chan struct{} { return nil }
 
 func (w *world) ReleasePhases(context.Context) ([]store.ReleasePhase, error) {
+	if w.ended.Load() {
+		return nil, nil
+	}
 	return []store.ReleasePhase{{App: w.release.App, Release: w.release.ID, Version: 2, Begun: true}}, nil
 }
 
@@ -36,6 +41,7 @@ func (w *world) BeginPhase(context.Context, store.ReleasePhase, store.Placement)
 }
 
 func (w *world) EndPhase(_ context.Context, _ store.ReleasePhase, succeeded bool) error {
+	w.ended.Store(true)
 	w.end <- succeeded
 	return nil
 }
