@@ -111,7 +111,7 @@ func TestRun(t *testing.T) {
 			{"terminal", runner.terminal}, {"time to prompt", runner.timeToPrompt}, {"exit codes", runner.exitCodes}, {"pipes", runner.pipes},
 			{"command lines", runner.commandLines}, {"detached", runner.detached}, {"inside", runner.inside}, {"stop", runner.stop},
 			{"lost client", runner.lostClient}, {"four interrupts", runner.fourInterrupts}, {"bad clients", runner.badClients},
-			{"time to live", runner.timeToLive},
+			{"time to live", runner.timeToLive}, {"app deleted", runner.appDeleted},
 		}...)
 	})
 }
@@ -420,6 +420,19 @@ func (r runner) timeToLive() {
 	r.logged("app[" + name + "]: begun")
 	r.gone(20 * time.Second)
 	r.logged("heroku[" + name + "]: Process exited with status 143")
+}
+
+// appDeleted comes last: it takes the app away under a user's hands.
+func (r runner) appDeleted() {
+	_, attachURL := r.start(map[string]any{"attach": true, "command": "echo begun; cat", "env": map[string]any{"COLUMNS": 80, "LINES": 24}})
+	u, _ := url.Parse(attachURL)
+	user := r.rendezvous(attachURL, u.Path[1:]+"\r\n")
+	r.reads(user, "begun\r\n")
+	r.p.DeleteApp(r.app)
+	if rest, err := io.ReadAll(user); err != nil {
+		r.Errorf("the session of an app that is gone does not end: %v after %q", err, rest)
+	}
+	r.p.Refused(r, 404, "POST", "/apps/"+r.app+"/dynos", map[string]any{"command": "ls"}, "no app of yours")
 }
 
 func (r runner) nobodyComes() {
