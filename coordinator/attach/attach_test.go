@@ -184,6 +184,29 @@ func TestInputNobodyReads(t *testing.T) {
 	}
 }
 
+// The CLI ends an empty input with a Ctrl-D also where the process has a
+// terminal, and must not find the connection closed by then.
+func TestBriefSession(t *testing.T) {
+	r := newRig(t, nil)
+	c := r.dial(open(r, true, nil) + "\r\n")
+	a := r.join("run")
+	a.send(manifold.FrameStarted, "")
+	c.piece("rendezvous\r\n")
+	a.send(manifold.FrameData, "done\r\n")
+	a.exit()
+	fin := make(chan string, 1)
+	go func() { fin <- c.rest() }()
+	select {
+	case <-fin:
+		t.Fatal("the connection was closed at once")
+	case <-time.After(endHold / 2):
+	}
+	c.say("\x04")
+	if got := <-fin; got != "done\r\n" {
+		t.Errorf("the client got %q", got)
+	}
+}
+
 func TestEmptyInput(t *testing.T) {
 	r := newRig(t, nil)
 	c := r.dial(open(r, false, nil) + "\r\n")

@@ -22,13 +22,21 @@ const (
 	// endHold is how long a Ctrl-D at the end of a piece must be followed by
 	// nothing to be the end of a piped input and not a byte of it.
 	endHold = 200 * time.Millisecond
+
+	// brief is a session that may be over before the CLI has come to the end of
+	// an input that is empty. The CLI sends a Ctrl-D there, terminal or not, and
+	// dies of an error if the connection has been closed.
+	brief = time.Second
 )
 
 // rendezvous is a client of this protocol.
 type rendezvous struct {
 	*tls.Conn
-	session    *session
-	inputEnded bool // guarded by the room's lock
+	session *session
+
+	// Guarded by the room's lock.
+	began      time.Time
+	inputEnded bool
 }
 
 func serveRendezvous(s *session, conn *tls.Conn, input *bufio.Reader) error {
@@ -46,6 +54,7 @@ func serveRendezvous(s *session, conn *tls.Conn, input *bufio.Reader) error {
 // begin sends the greeting in a piece of its own: the CLI throws the first
 // piece away.
 func (c *rendezvous) begin() error {
+	c.session.step(func() { c.began = time.Now() })
 	_, err := io.WriteString(c, greeting)
 	return err
 }
@@ -55,7 +64,7 @@ func (c *rendezvous) begin() error {
 func (c *rendezvous) finish(int) {
 	c.session.step(func() {
 		wait := endHold
-		if c.session.Attach.Terminal || c.inputEnded {
+		if c.inputEnded || c.session.Attach.Terminal && time.Since(c.began) > brief {
 			wait = 0
 		}
 		_ = c.SetReadDeadline(time.Now().Add(wait))
