@@ -20,8 +20,7 @@ MIRRORS = GOPROXY="$$(go env GOPROXY)" GOSUMDB="$$(go env GOSUMDB)" \
 
 # Debian packages, each for a reason that README.md gives.
 RUN_PACKAGES  := ca-certificates git mmdebstrap erofs-utils e2fsprogs
-TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static openssh-client prometheus rsyslog rsyslog-gnutls
-VM_PACKAGES   := $(TEST_PACKAGES) qemu-system-x86
+TEST_PACKAGES := $(RUN_PACKAGES) gcc libc6-dev curl nftables iproute2 util-linux procps mount busybox-static openssh-client prometheus rsyslog rsyslog-gnutls qemu-system-x86
 BENCH_PACKAGES := $(TEST_PACKAGES) runc bubblewrap
 
 .PHONY: help
@@ -72,12 +71,12 @@ packages: ## Install the Debian packages that running needs, if any is missing
 	@test/packages $(RUN_PACKAGES)
 
 .PHONY: test
-test: ## Format, static checks, unit, kernel and end-to-end tests (as root)
+test: ## Format, static checks, unit, kernel and end-to-end tests, the VM rig beside them (as root)
 	@TEST_PACKAGES='$(TEST_PACKAGES)' test/all
 
 .PHONY: test-vm
 test-vm: ## Kernel tests and systemd units on an emulated Debian 12 with cgroup v2 (as root)
-	@test/packages $(VM_PACKAGES)
+	@test/packages $(TEST_PACKAGES)
 	@go test -count=1 -timeout 45m -v ./test/vm
 
 .PHONY: test-cli
