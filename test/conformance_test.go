@@ -93,7 +93,7 @@ func conformanceTable() (text string, bad int) {
 		if i == 1 {
 			versions = versions[:1]
 		}
-		fmt.Fprintf(&b, "\n%-23s", fmt.Sprint("Level ", i+1))
+		fmt.Fprintf(&b, "\n%-24s", fmt.Sprint("Level ", i+1))
 		for _, v := range versions {
 			major, _, _ := strings.Cut(v, ".")
 			fmt.Fprintf(&b, "%-4s", major)
@@ -105,7 +105,7 @@ func conformanceTable() (text string, bad int) {
 			if r == nil {
 				r = &row{}
 			}
-			fmt.Fprintf(&b, "  %-21s", command)
+			fmt.Fprintf(&b, "  %-22s", command)
 			for j, v := range versions {
 				passed, known := r.passed[v]
 				switch {
@@ -118,7 +118,7 @@ func conformanceTable() (text string, bad int) {
 			}
 			fmt.Fprintln(&b, r.checked)
 		}
-		fmt.Fprintf(&b, "  %-21s", fmt.Sprintf("passed of %d", len(commands)))
+		fmt.Fprintf(&b, "  %-22s", fmt.Sprintf("passed of %d", len(commands)))
 		for _, n := range held {
 			fmt.Fprintf(&b, "%-4d", n)
 		}
