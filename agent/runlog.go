@@ -11,6 +11,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"manifold"
 	"manifold/isolation/segment"
 )
@@ -38,8 +40,10 @@ type runLog struct {
 	dir  string
 	meta runMeta
 
-	unsaved bool // meta moved since savedAt; both are the shipper's own
+	// The shipper's own.
+	unsaved bool // meta moved since savedAt
 	savedAt time.Time
+	pace    *rate.Limiter
 
 	mu      sync.Mutex
 	heroku  *os.File // directory
@@ -55,7 +59,7 @@ const logLimit = 1 << 20 // bytes of platform lines of one run
 
 // openRunLog opens or makes the directory of a run's logs.
 func openRunLog(dir string, meta runMeta) (*runLog, error) {
-	l := &runLog{dir: dir, meta: meta, readers: map[string]*segment.Reader{}}
+	l := &runLog{dir: dir, meta: meta, readers: map[string]*segment.Reader{}, pace: rate.NewLimiter(paceLines, paceLines)}
 	if kept, err := readMeta(dir); err == nil && kept.Run == meta.Run {
 		l.meta = kept
 	}

@@ -27,6 +27,14 @@ const (
 	sweepEvery  = 5 * time.Second // looks at every stream, whatever inotify said
 	saveEvery   = time.Second     // the place in a stream is written down at most so often
 
+	// What is shipped of one run in a second, after a second's worth at once: a
+	// line counts as one, and as one more for each paceBytes of it. What a
+	// louder one writes waits in its segments, and pushes its own oldest lines
+	// out of them; else agent and coordinator would spend on it the time of all
+	// its neighbours' requests.
+	paceLines = 20_000
+	paceBytes = 500
+
 	keepLogsFor   = 7 * 24 * time.Hour // of runs that ended
 	keepLogsBytes = 1 << 30
 )
@@ -265,6 +273,10 @@ func (s *shipper) gather() (parts []part, drained []*runLog) {
 			s.touch(l.meta.Run)
 			continue
 		}
+		if l.pace.Tokens() < 0 {
+			time.AfterFunc(batchWait, func() { s.touch(l.meta.Run) })
+			continue
+		}
 		over, _, _ := l.state() // asked before reading
 		more, broken := false, false
 		for _, source := range []string{manifold.SourceHeroku, manifold.SourceApp} {
@@ -277,10 +289,9 @@ func (s *shipper) gather() (parts []part, drained []*runLog) {
 				continue
 			}
 			more = true
-			lines += len(got)
-			for _, line := range got {
-				bytes += len(line.Text)
-			}
+			size := sizeOf(got)
+			lines, bytes = lines+len(got), bytes+size
+			l.pace.ReserveN(time.Now(), len(got)+size/paceBytes)
 			id := l.meta.Run + "/" + source
 			i, ok := index[id]
 			if !ok {
@@ -302,6 +313,13 @@ func (s *shipper) gather() (parts []part, drained []*runLog) {
 		}
 	}
 	return parts, drained
+}
+
+func sizeOf(lines []manifold.LogLine) (bytes int) {
+	for _, line := range lines {
+		bytes += len(line.Text)
+	}
+	return bytes
 }
 
 func (s *shipper) takeDirty() []*runLog {
