@@ -89,6 +89,7 @@ func session(client *http.Client, p *platform.Instance, app string) (string, err
 }
 
 // stream reads server-sent events until they end, and returns the last one's id.
+// One that was cut off is none: a blank line ends each (WHATWG HTML, 9.2.6).
 func (l *ledger) stream(ctx context.Context, client *http.Client, url, last string) string {
 	req, err := http.NewRequestWithContext(ctx, "GET", url, nil)
 	if err != nil {
@@ -104,12 +105,14 @@ func (l *ledger) stream(ctx context.Context, client *http.Client, url, last stri
 	defer res.Body.Close()
 	in := bufio.NewScanner(res.Body)
 	in.Buffer(make([]byte, 256<<10), 1<<20)
-	for id := ""; in.Scan(); {
+	for id, data := "", ""; in.Scan(); {
 		if value, ok := strings.CutPrefix(in.Text(), "id: "); ok {
 			id = value
 		} else if value, ok := strings.CutPrefix(in.Text(), "data: "); ok {
-			l.enter(value)
-			last = id
+			data = value
+		} else if in.Text() == "" && data != "" {
+			l.enter(data)
+			last, data = id, ""
 		}
 	}
 	return last
