@@ -33,7 +33,7 @@ const (
 	// out of them; else agent and coordinator would spend on it the time of all
 	// its neighbours' requests.
 	paceLines = 20_000
-	paceBytes = 500
+	paceBytes = 200
 
 	keepLogsFor   = 7 * 24 * time.Hour // of runs that ended
 	keepLogsBytes = 1 << 30
