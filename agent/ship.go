@@ -360,7 +360,10 @@ func (s *shipper) drop(l *runLog) {
 	delete(s.dirty, l.meta.Run)
 	s.mu.Unlock()
 	l.close()
-	if err := os.RemoveAll(l.dir); err != nil {
+	// What says where the lines are goes last: after a kill the next agent finds
+	// nothing left to ship, not lines that it knows nothing of.
+	err := errors.Join(os.RemoveAll(filepath.Join(l.dir, manifold.SourceApp)), os.RemoveAll(filepath.Join(l.dir, manifold.SourceHeroku)), os.RemoveAll(l.dir))
+	if err != nil {
 		s.log.Warn("a shipped log could not be removed", "dir", l.dir, "error", err)
 	}
 	s.shelf.tidy(l.meta.Assignment)

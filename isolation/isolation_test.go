@@ -39,7 +39,7 @@ func TestExitStatusAndOutput(t *testing.T) {
 
 func TestWhatADynoSees(t *testing.T) {
 	r := newRig(t)
-	spec := r.spec(`id; hostname; echo pid $$; cat /proc/1/status | grep -E "^(Cap|NoNewPrivs)"; echo --; grep -E "^(Cap|NoNewPrivs)" /proc/self/status
+	spec := r.spec(`id; hostname; echo pid $$; cat /proc/1/status | grep -E "^(Name|Cap|NoNewPrivs)"; echo --; grep -E "^(Cap|NoNewPrivs)" /proc/self/status
 		ls /dev; ls -ld /app /bin; ulimit -u; ulimit -n; cat /sys/fs/cgroup/memory.max /proc/self/cgroup /etc/resolv.conf; env; ls /proc/self/fd; cat /proc/net/dev; echo first to die: $(cat /proc/self/oom_score_adj /proc/1/oom_score_adj)
 		echo ids $(cat /proc/self/uid_map) and $(cat /proc/self/gid_map); echo descriptors $(ls /proc/self/fd); cat /proc/mounts
 		for ns in user mnt pid net ipc uts cgroup; do echo namespace $ns $(readlink /proc/self/ns/$ns); done; echo ready; exec sleep 1000`)
@@ -47,7 +47,7 @@ func TestWhatADynoSees(t *testing.T) {
 	r.said(b, "ready")
 	out := r.output(b)
 	for _, want := range []string{
-		"uid=1000 gid=1000", spec.Run, "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000",
+		"uid=1000 gid=1000", spec.Run, "Name:\tmanifold-pid1\n", "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapBnd:\t0000000000000000",
 		"\n64\n256\n67108864\n", ":/\n", "SECRET=hunter2", "eth0:", "0        0",
 		"first to die: 500 500\n", "options timeout:2 attempts:5\n", "descriptors 0 1 2 3\n",
 		fmt.Sprintf("ids 0 %[1]d 65536 and 0 %[1]d 65536\n", b.Inspect().FirstUID),
