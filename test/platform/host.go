@@ -44,7 +44,7 @@ func (p *Instance) Leftovers() (left []string) {
 	find("address", " "+p.Name+"-", "ip", "-o", "addr")
 	find("route", fmt.Sprintf("10.%d.", 128+p.number), "ip", "route", "show", "table", "all")
 	find("rule", " "+p.Name+" ", "nft", "list", "ruleset")
-	find("cgroup", "/"+p.Name, "find", "/sys/fs/cgroup", "-type", "d", "-name", p.Name)
+	find("cgroup", "/"+p.Name, "find", "/sys/fs/cgroup", "-ignore_readdir_race", "-type", "d", "-name", p.Name)
 	// What ps shows: daemons by MANIFOLD_HOME in their environment, dynos by
 	// the user ids that belong to this instance.
 	find("process", "MANIFOLD_HOME="+p.Home+" ", "ps", "-eww", "-o", "pid,args", "e")
