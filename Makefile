@@ -84,7 +84,7 @@ test-cli: export MANIFOLD_TEST_CLIS := 11.10.0 10.17.0 9.5.1
 test-cli: build ## The heroku CLI, command by command, as a table; what everyone types in three generations of it (as root)
 	@test/packages $(TEST_PACKAGES)
 	@test/heroku-cli
-	@go test -count=1 -timeout 30m -v -run '^(TestHerokuLevel1|TestHerokuApps|TestHerokuAccount|TestHerokuLogin|TestHerokuBuildpacks|TestBuildsAPI|TestReleasePhase)$$|^TestRun$$/^(stop|inside)$$|^TestLogs$$/^drains$$' ./test
+	@go test -count=1 -timeout 30m -v -run '^(TestHerokuLevel1|TestHerokuApps|TestHerokuAccount|TestHerokuLogin|TestHerokuBuildpacks|TestBuildsAPI|TestReleasePhase)$$|^TestRun$$/^all_else$$/^(stop|inside)$$|^TestLogs$$/^drains$$' ./test
 
 .PHONY: test-hostile
 test-hostile: ## Hostile apps on a platform of their own beside a timed neighbour, as a table (as root)
