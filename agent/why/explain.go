@@ -173,7 +173,7 @@ func (r Run) health() Verdict {
 	return verdict("health", first,
 		"The app asks for this check ("+manifold.HealthCheckVar+"): a dyno that works answers it with a status from 200 to 399, in time. The log says so each time it did not.",
 		"A page that asks a database or another app fails with it, and a restart mends nothing: let it answer for the dyno alone.",
-		"It had "+seconds(r.Grace)+" from SIGTERM to finish; "+statusWord(r.Result.Status)+".")
+		"It had "+seconds(r.Grace)+" from SIGTERM to finish, and ended so: "+statusWord(r.Result.Status)+".")
 }
 
 // starved says whether it waited for CPU for most of its last minute.
