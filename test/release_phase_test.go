@@ -86,9 +86,7 @@ func TestReleasePhase(t *testing.T) {
 	p.Answers(t, app, "/", "first")
 	for _, want := range []string{"app[api]: Build started by user ", "app[api]: Deploy ", "app[api]: Running release v3 commands by user ",
 		"app[release.", "app[api]: Release v3 created by user ", "app[api]: Build succeeded"} {
-		if err := p.LogContains(t, app, want); err != nil {
-			t.Error(err)
-		}
+		platform.Eventually(t, 30*time.Second, func() error { return p.LogContains(t, app, want) })
 	}
 
 	// A config change runs it too; one that fails keeps the old release, and

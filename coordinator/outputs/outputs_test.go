@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 func open(t *testing.T) *Room {
@@ -126,7 +127,7 @@ func TestServe(t *testing.T) {
 		t.Errorf("%q, %v", rest, err)
 	}
 	for path, want := range map[string]int{"/outputs/": 404, "/outputs/..": 404, "/outputs/" + name + "X": 404} {
-		ctx, cancel := context.WithTimeout(t.Context(), starting/6)
+		ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, srv.URL+path, nil)
 		if res, err := http.DefaultClient.Do(req); err == nil {
 			res.Body.Close()

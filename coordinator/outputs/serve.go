@@ -13,7 +13,7 @@ import (
 const (
 	heartbeat = 20 * time.Second // node's fetch gives up after 300 s of silence
 	stuck     = time.Minute      // a write that takes longer ends the stream
-	starting  = 3 * time.Second  // for an output that is about to be created
+	starting  = 10 * time.Second // for an output that is about to be created
 )
 
 // ServeHTTP answers GET /outputs/{name} with the output as plain text, as it

@@ -13,8 +13,9 @@ import (
 	"manifold/coordinator/store"
 )
 
-// lineWait is how long the last lines of a command that ended may take.
-const lineWait = 5 * time.Second
+// lineWait is how long the last lines of a command that ended may take: they
+// come as soon as their host can send them.
+const lineWait = 30 * time.Second
 
 // command is one release command.
 type command struct {

@@ -16,8 +16,8 @@ import (
 )
 
 // Build makes the stack name in dir, unless a stack of the same recipe is
-// there with its images. One build runs in dir at a time. Progress gets a
-// line as each step begins and ends. It needs root, mmdebstrap and
+// there with its images. One build runs in dir at a time; others wait for it.
+// Progress gets a line as each step begins and ends. It needs root, mmdebstrap and
 // erofs-utils, and takes the packages from where apt on this machine does.
 //
 // A build that breaks off leaves nothing a reader could take for a stack; the
@@ -43,7 +43,7 @@ func build(ctx context.Context, name, dir string, progress io.Writer) (Stack, er
 	if dir, err = filepath.Abs(dir); err != nil {
 		return Stack{}, err
 	}
-	images, err := slugfs.Open(dir)
+	images, err := turn(ctx, dir, progress)
 	if err != nil {
 		return Stack{}, err
 	}
@@ -67,6 +67,24 @@ func build(ctx context.Context, name, dir string, progress io.Writer) (Stack, er
 		return Stack{}, err
 	}
 	return s, save(dir, s)
+}
+
+// turn opens dir as soon as no other build has it: daemons only read in a
+// directory of stacks, and never own it.
+func turn(ctx context.Context, dir string, progress io.Writer) (*slugfs.Store, error) {
+	images, err := slugfs.Open(dir)
+	if errors.Is(err, slugfs.ErrInUse) {
+		fmt.Fprintf(progress, "another stack is being built in %s: waiting for it\n", dir)
+	}
+	for errors.Is(err, slugfs.ErrInUse) {
+		select {
+		case <-time.After(100 * time.Millisecond):
+		case <-ctx.Done():
+			return nil, fmt.Errorf("%w: %w", ctx.Err(), err)
+		}
+		images, err = slugfs.Open(dir)
+	}
+	return images, err
 }
 
 func hasAll(images *slugfs.Store, s Stack) bool {

@@ -27,6 +27,40 @@ type steps func(line string)
 
 func (s steps) Write(p []byte) (int, error) { s(string(p)); return len(p), nil }
 
+// Two builds at once take turns, also those of different stacks.
+func TestBuildsTakeTurns(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "stacks")
+	other, err := slugfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var said []string
+	_, err = Build(ctx, "tiny", dir, steps(func(line string) {
+		said = append(said, line)
+		if strings.Contains(line, "waiting") {
+			if err := other.Close(); err != nil {
+				t.Error(err)
+			}
+		} else {
+			cancel() // it is its turn
+		}
+	}))
+	if !errors.Is(err, context.Canceled) || len(said) < 2 || !strings.Contains(said[1], "install") {
+		t.Errorf("a build that found another at work: %q, %v", said, err)
+	}
+	if other, err = slugfs.Open(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Close()
+	ctx, cancel = context.WithCancel(t.Context())
+	_, err = Build(ctx, "tiny", dir, steps(func(string) { cancel() }))
+	if !errors.Is(err, context.Canceled) || !errors.Is(err, slugfs.ErrInUse) {
+		t.Errorf("one that was told to stop waiting: %v", err)
+	}
+}
+
 // A tiny stack is built for real, broken off at its second step first.
 func TestBuildIsAtomicAndIdempotent(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "stacks")

@@ -1,7 +1,8 @@
 // Command report reads what `go test -json` writes and says what a person
-// wants to know: each package with its tests and time, every failure with its
-// output, and the totals. It fails when a test failed, was skipped, or when
-// nothing ran at all: a green line must mean that everything was tried.
+// wants to know: each package with its tests and time, what tests measured,
+// every failure with its output, and at the end the totals and the failures
+// once more. It fails when a test failed, was skipped, or when nothing ran at
+// all: a green line must mean that everything was tried.
 package main
 
 import (
@@ -32,18 +33,19 @@ type tally struct{ passed, failed, skipped int }
 type report struct {
 	out      io.Writer
 	kernel   []string // packages whose tests work on the kernel, as root; those below them, too
-	live     string   // package whose output is shown as it comes; those below it, too
+	live     string   // package whose tests are shown as they end; those below it, too
 	total    tally
 	onKernel tally
 	packages map[string]*tally
 	begun    map[string]bool     // packages that did not end yet
 	output   map[string][]string // by package and test, until it ended
+	failures []string
 	broken   bool
 }
 
 func main() {
 	kernel := flag.String("kernel", "", "packages whose tests need root and the kernel, by comma")
-	live := flag.String("live", "", "package whose test output is shown as it comes")
+	live := flag.String("live", "", "package whose tests are shown as they end")
 	flag.Parse()
 	r := &report{
 		out: os.Stdout, kernel: strings.Split(*kernel, ","), live: *live,
@@ -83,9 +85,11 @@ func (r *report) take(e event) {
 	case "build-fail":
 		r.broken = true
 	case "output":
-		if within(e.Package, r.live) && !strings.HasPrefix(e.Output, "=== ") {
+		switch said := strings.TrimSpace(e.Output); {
+		case strings.HasPrefix(said, "=== "):
+		case e.Test == "" && within(e.Package, r.live): // tables, when its tests have ended
 			fmt.Fprint(r.out, e.Output)
-		} else {
+		default:
 			r.output[key] = append(r.output[key], e.Output)
 		}
 	case "pass", "fail", "skip":
@@ -118,9 +122,33 @@ func (r *report) testEnded(e event) {
 			c.skipped++
 		}
 	}
-	if e.Action != "pass" {
-		fmt.Fprintf(r.out, "%s: %s %s\n%s", strings.ToUpper(e.Action), e.Package, e.Test, strings.Join(r.output[e.Package+" "+e.Test], ""))
+	said := r.output[e.Package+" "+e.Test]
+	switch {
+	case e.Action != "pass":
+		r.failure(strings.ToUpper(e.Action), e.Package, e.Test, said)
+	case within(e.Package, r.live):
+		r.liveEnded(e, said)
 	}
+}
+
+// liveEnded shows a test that passed, and what it measured.
+func (r *report) liveEnded(e event, said []string) {
+	for _, line := range said {
+		if _, figure, ok := strings.Cut(line, "measured: "); ok {
+			fmt.Fprintf(r.out, "        %s", figure)
+		}
+	}
+	if !strings.Contains(e.Test, "/") {
+		fmt.Fprintf(r.out, "passed  %-48s %6.1f s\n", e.Test, e.Elapsed)
+	}
+}
+
+// failure shows what a test said that did not pass, and keeps the end of it
+// for the end.
+func (r *report) failure(how, pkg, test string, said []string) {
+	fmt.Fprintf(r.out, "%s: %s %s\n%s", how, pkg, test, strings.Join(said, ""))
+	const most = 60
+	r.failures = append(r.failures, fmt.Sprintf("%s: %s %s\n%s", how, pkg, test, strings.Join(said[max(0, len(said)-most):], "")))
 }
 
 func within(pkg, top string) bool { return pkg == top || strings.HasPrefix(pkg, top+"/") }
@@ -146,8 +174,7 @@ func (r *report) unfinished(pkg string) {
 		if !ok || name == "" {
 			continue
 		}
-		const most = 400
-		fmt.Fprintf(r.out, "UNFINISHED: %s %s\n%s", pkg, name, strings.Join(lines[:min(most, len(lines))], ""))
+		r.failure("UNFINISHED", pkg, name, lines)
 		r.total.failed++
 		delete(r.output, key)
 	}
@@ -159,6 +186,9 @@ func (r *report) sum(took time.Duration) bool {
 		r.broken = true
 		fmt.Fprintf(r.out, "FAIL  %-40s did not end\n", pkg)
 		r.unfinished(pkg)
+	}
+	if len(r.failures) > 0 {
+		fmt.Fprintf(r.out, "\nWhat did not pass, once more:\n%s", strings.Join(r.failures, ""))
 	}
 	fmt.Fprintf(r.out, "\n%d tests ran as root against the kernel; all took %s\n", r.onKernel.passed+r.onKernel.failed, took.Round(time.Second))
 	if r.broken && r.total.failed == 0 {

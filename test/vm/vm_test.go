@@ -25,6 +25,15 @@ import (
 // bootLimit ends a guest that hangs.
 const bootLimit = 25 * time.Minute
 
+// shown is the table of the run, printed when all is over.
+var shown table
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	shown.print(os.Stdout)
+	os.Exit(code)
+}
+
 func TestGuest(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("the guest's disks are made of files that belong to root: run this as root")
@@ -42,7 +51,7 @@ func TestGuest(t *testing.T) {
 	if cache == "" {
 		cache = "/var/cache/manifold"
 	}
-	var tb table
+	tb := &shown
 	step := tb.timer()
 	img, err := guestImage(t.Context(), cache, t.Output())
 	if err != nil {
@@ -64,11 +73,10 @@ func TestGuest(t *testing.T) {
 		to.Close()
 		booted <- err
 	}()
-	complete := report(t, from, &tb)
+	complete := report(t, from, tb)
 	if err := <-booted; err != nil {
 		t.Error(err)
 	}
-	tb.print(t.Output())
 	if !complete || t.Failed() {
 		text, _ := os.ReadFile(console)
 		t.Logf("the end of the guest's console:\n%s", text[max(0, len(text)-6<<10):])
