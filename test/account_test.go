@@ -189,7 +189,7 @@ func (u *owned) restart(s *session) (newFirst bool) {
 	const stops = "heroku[web.1]: Stopping all processes with SIGTERM"
 	var log string
 	platform.Eventually(s.t, time.Minute, func() error {
-		lines := s.p.TimedLog(s.t, u.app)[told:]
+		lines := s.p.TimedLog(s.t, u.app, "")[told:]
 		slices.Sort(lines)
 		if log = strings.Join(lines, "\n"); !strings.Contains(log, stops) {
 			return fmt.Errorf("the old dyno is not stopping:\n%s", log)

@@ -140,6 +140,27 @@ func TestReleasePhase(t *testing.T) {
 	p.Refused(t, 422, "PATCH", "/apps/"+app+"/formation/release", map[string]any{"quantity": 1}, "cannot be scaled")
 }
 
+// An app whose first release command failed serves once what it lacked is
+// there, or when it is tried again: without another push.
+func TestFirstReleaseCommandFails(t *testing.T) {
+	p := running(t)
+	app := p.CreateApp(t)
+	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"FAIL": "7"}, nil)
+	dir := phased(t, "first")
+	if out := p.Push(t, dir, app); !strings.Contains(out, "Waiting for release... failed.") {
+		t.Errorf("the pusher does not read that the command failed:\n%s", out)
+	}
+	settled(t, p, app, "failed", 4)
+	text, err := p.Heroku(t, dir, "releases:retry", "-a", app)
+	if err != nil || !strings.Contains(text, "migrating first in release.") {
+		t.Errorf("releases:retry: %v\n%s", err, text)
+	}
+	settled(t, p, app, "failed", 5)
+	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"FAIL": nil}, nil)
+	settled(t, p, app, "succeeded", 6)
+	p.Answers(t, app, "/", "first")
+}
+
 // While a release command runs nothing overtakes it, whoever dies: another
 // push waits its turn, a change is refused, a pusher and a coordinator that are
 // killed leave it running, and it is resolved.

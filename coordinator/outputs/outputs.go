@@ -27,7 +27,7 @@ const cut = "\n !     This output is too long: what comes from here on is not ke
 type Room struct {
 	dir *os.Root
 
-	mu   sync.Mutex
+	mu   sync.Mutex         // held while a file is opened, too: who finds it finds its Output
 	open map[string]*Output // those that are being written
 }
 
@@ -80,13 +80,13 @@ func (r *Room) Create(name string) (*Output, error) {
 	if !valid(name) {
 		return nil, fmt.Errorf("create an output: its name is not one of ours")
 	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	f, err := r.dir.OpenFile(name, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("create an output: %w", nameless(err))
 	}
 	o := &Output{room: r, name: name, file: f, changed: make(chan struct{})}
-	r.mu.Lock()
-	defer r.mu.Unlock()
 	r.open[name] = o
 	return o, nil
 }
@@ -143,8 +143,8 @@ func (r *Room) Copy(ctx context.Context, name string, w io.Writer) error {
 	}
 	r.mu.Lock()
 	o := r.open[name]
-	r.mu.Unlock()
 	f, err := r.dir.Open(name)
+	r.mu.Unlock()
 	if err != nil {
 		return fmt.Errorf("read an output: %w", nameless(err))
 	}

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"strings"
 	"sync"
 	"testing"
@@ -62,6 +63,32 @@ func TestReadersSeeTheWhole(t *testing.T) {
 	for i := range read {
 		if read[i].String() != late.String() {
 			t.Errorf("reader %d read %q", i, read[i].String())
+		}
+	}
+}
+
+// Who asks for an output in the moment it begins gets all of it.
+func TestReaderAtTheBeginning(t *testing.T) {
+	r := open(t)
+	for range 1000 {
+		name, read := rand.Text(), make(chan string)
+		go func() {
+			var text strings.Builder
+			for errors.Is(r.Copy(t.Context(), name, &text), fs.ErrNotExist) {
+				runtime.Gosched()
+			}
+			read <- text.String()
+		}()
+		o, err := r.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, o, "all")
+		if err := o.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if text := <-read; text != "all" {
+			t.Fatalf("read %q", text)
 		}
 	}
 }

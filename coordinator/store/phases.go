@@ -47,6 +47,8 @@ func (s *Store) BeginPhase(ctx context.Context, phase ReleasePhase, p Placement)
 
 // EndPhase gives a pending release its status for ever. With succeeded it is
 // what the app's dynos run from now on, and the formation follows its slug.
+// Without, the formation stays; one that is empty gets the type release, by
+// which clients know that there is a command to try again.
 // ErrNotFound: it has one already, or its app is gone.
 func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool) error {
 	return s.transact(ctx, phase.App, func(t *tx) error {
@@ -65,9 +67,12 @@ func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool
 		r.Status = manifold.ReleaseFailed
 		if succeeded {
 			r.Status = manifold.ReleaseSucceeded
-			if err := s.serveAfterPhase(t, &app, r.Release); err != nil {
-				return err
-			}
+			err = s.serveAfterPhase(t, &app, r.Release)
+		} else {
+			err = s.showCommand(t, phase.App)
+		}
+		if err != nil {
+			return err
 		}
 		if err := s.releaseEvent(t, app, r.Release, &pending); err != nil {
 			return err
@@ -78,6 +83,15 @@ func (s *Store) EndPhase(ctx context.Context, phase ReleasePhase, succeeded bool
 		}
 		return t.put(key("apps", phase.App), app)
 	})
+}
+
+// showCommand has an app's formation, if empty, name the release command.
+func (s *Store) showCommand(t *tx, app string) error {
+	formation, err := t.formation(app)
+	if err != nil || len(formation) > 0 {
+		return err
+	}
+	return s.putFormation(t, app, nil, []manifold.Formation{{Type: manifold.TypeRelease}})
 }
 
 func (s *Store) serveAfterPhase(t *tx, app *appRecord, r manifold.Release) error {

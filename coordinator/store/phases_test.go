@@ -1,6 +1,8 @@
 package store
 
 import (
+	"fmt"
+	"slices"
 	"testing"
 
 	"manifold"
@@ -48,6 +50,33 @@ func TestReleasePhaseSucceeds(t *testing.T) {
 	}
 	if a := must(s.App(t.Context(), app.ID))(t); a.Stack != "cedar-2" || a.ReleasedAt.IsZero() {
 		t.Errorf("app %+v", a)
+	}
+}
+
+// Where nothing serves yet, the code whose command failed is what the next
+// release runs, and the formation says that there is a command.
+func TestFirstReleasePhaseFails(t *testing.T) {
+	s := open(t, t.TempDir())
+	app := newApp(t, s, "app")
+	first, phase := deployWithCommand(t, s, app.ID)
+	must(0, s.EndPhase(t.Context(), phase, false))(t)
+	formation := must(s.Formation(t.Context(), app.ID))(t)
+	if len(formation) != 1 || formation[0].Type != manifold.TypeRelease || formation[0].Quantity != 0 {
+		t.Errorf("formation %+v", formation)
+	}
+	for _, succeeds := range []bool{false, true} {
+		next := must(s.AddRelease(t.Context(), app.ID, ada, setVar("A", fmt.Sprint(succeeds))))(t)
+		if next.Slug != first.Slug || next.Status != manifold.ReleasePending {
+			t.Errorf("after a change of config vars %+v", next)
+		}
+		phase = must(s.ReleasePhases(t.Context()))(t)[0]
+		must(0, s.EndPhase(t.Context(), phase, succeeds))(t)
+	}
+	serves := must(s.CurrentRelease(t.Context(), app.ID))(t)
+	formation = must(s.Formation(t.Context(), app.ID))(t)
+	web := slices.IndexFunc(formation, func(f manifold.Formation) bool { return f.Type == "web" && f.Quantity == 1 })
+	if serves.Slug != first.Slug || serves.Config["A"] != "true" || web < 0 {
+		t.Errorf("serves %+v with %+v", serves, formation)
 	}
 }
 

@@ -184,7 +184,9 @@ func (s *Store) release(t *tx, app string, version int) (releaseRecord, error) {
 
 // AddRelease makes an app's next release: numbered one higher than the newest,
 // with the slug that serves and the newest config vars, in which change may
-// edit Description, Config and Slug. Another slug of the app (a rollback)
+// edit Description, Config and Slug. Where no slug serves yet it is the newest:
+// one whose release command failed for want of a config var gets another try
+// with it. Another slug of the app (a rollback)
 // brings its stack and process types with it, as in Deploy. Where the slug has
 // a release command the release is pending, and until EndPhase another one is
 // ErrReleasing. An error of change ends it without a release.
@@ -231,6 +233,7 @@ func (s *Store) addRelease(t *tx, id string, by manifold.User, change func(*mani
 	}
 	next := s.newRelease(id, newest.Version+1, by)
 	wish := serving.Release
+	wish.Slug = cmp.Or(wish.Slug, newest.Slug)
 	wish.Description, wish.Config = "", maps.Clone(newest.Config)
 	if wish.Config == nil {
 		wish.Config = map[string]string{}

@@ -369,7 +369,13 @@ func (p *Instance) Answers(t testing.TB, app, path, want string) (body string) {
 // Log is what the app's log keeps, a line "app[web.1]: text" each.
 func (p *Instance) Log(t testing.TB, app string) (lines []string) {
 	t.Helper()
-	for _, line := range p.TimedLog(t, app) {
+	return p.LogOf(t, app, "")
+}
+
+// LogOf is what the app's log keeps of a source: "" is all.
+func (p *Instance) LogOf(t testing.TB, app, source string) (lines []string) {
+	t.Helper()
+	for _, line := range p.TimedLog(t, app, source) {
 		_, text, _ := strings.Cut(line, " ")
 		lines = append(lines, text)
 	}
@@ -378,12 +384,16 @@ func (p *Instance) Log(t testing.TB, app string) (lines []string) {
 
 // TimedLog is the same with a line's time before it, in the order in which the
 // lines came; sorted, they are in the order of what happened.
-func (p *Instance) TimedLog(t testing.TB, app string) (lines []string) {
+func (p *Instance) TimedLog(t testing.TB, app, source string) (lines []string) {
 	t.Helper()
+	asked := map[string]any{"lines": 1500}
+	if source != "" {
+		asked["source"] = source
+	}
 	var session struct {
 		URL string `json:"logplex_url"`
 	}
-	p.Call(t, "POST", "/apps/"+app+"/log-sessions", map[string]any{"lines": 1500}, &session)
+	p.Call(t, "POST", "/apps/"+app+"/log-sessions", asked, &session)
 	res, err := Loopback.Get(session.URL)
 	if err != nil {
 		t.Fatal(err)
