@@ -78,7 +78,7 @@ func (d *dyno) start(app appFiles) error {
 		return fmt.Errorf("give the app its output: %w", err)
 	}
 	// A roomy pipe keeps a burst from waiting for the disk; the default does too, later.
-	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, 256<<10)
+	_, _ = unix.FcntlInt(output.Fd(), unix.F_SETPIPE_SZ, pipeSize)
 	io := stdio{in: app.stdin, out: output}
 	switch {
 	case d.msg.Output:
@@ -239,11 +239,20 @@ func (d *dyno) writeFile(name string, data []byte) error {
 	return err
 }
 
+// pipeSize is how much output waits in the kernel, in bytes.
+const pipeSize = 256 << 10
+
+// breath is how long the pipe of an app that floods it fills up before it is
+// read again. Read as soon as there is something, app and PID 1 hand each other
+// the processor twenty thousand times a second, and Linux 6.18's scheduler then
+// leaves others on that processor waiting for up to 0.4 s.
+const breath = time.Millisecond
+
 // copyLines cuts output into lines and keeps them until the last process has
 // closed its end. It never waits for anything but output, so that a full disk
 // or a dead agent cannot block the app.
 func copyLines(r *os.File, w *segment.Writer) uint64 {
-	buf := make([]byte, 32<<10)
+	buf := make([]byte, pipeSize) // of which a quiet app has one page touched
 	held := 0 // bytes at the front of buf that belong to an unfinished line
 	for {
 		n, err := r.Read(buf[held:])
@@ -270,5 +279,8 @@ func copyLines(r *os.File, w *segment.Writer) uint64 {
 		}
 		w.Flush()
 		held = copy(buf, rest)
+		if n >= pipeSize/4 {
+			time.Sleep(breath)
+		}
 	}
 }
