@@ -253,7 +253,7 @@ const breath = time.Millisecond
 // or a dead agent cannot block the app.
 func copyLines(r *os.File, w *segment.Writer) uint64 {
 	buf := make([]byte, pipeSize) // of which a quiet app has one page touched
-	held := 0 // bytes at the front of buf that belong to an unfinished line
+	held := 0                     // bytes at the front of buf that belong to an unfinished line
 	for {
 		n, err := r.Read(buf[held:])
 		now := time.Now()

@@ -65,12 +65,21 @@ func TestWriterGoesOnAfterReopening(t *testing.T) {
 }
 
 func TestOldestFilesGoAndAreCounted(t *testing.T) {
+	for _, burst := range []int{1, 700} { // lines between two flushes
+		t.Run(fmt.Sprint(burst), func(t *testing.T) { oldestFilesGo(t, burst) })
+	}
+}
+
+func oldestFilesGo(t *testing.T, burst int) {
 	dir := t.TempDir()
 	w := newWriter(t, dir, 1<<20)
 	text := bytes.Repeat([]byte("x"), 1000)
 	const n = 5000 // 5 MB into 1 MB
-	for range n {
-		w.Append(at, text)
+	for i := range n {
+		w.Buffer(at, text)
+		if i%burst == 0 {
+			w.Flush()
+		}
 	}
 	w.Close()
 	var size int64

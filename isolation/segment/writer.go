@@ -15,6 +15,7 @@ import (
 type Writer struct {
 	dir     *os.File
 	perFile int64
+	most    int    // bytes in buf that are written at once
 	seq     uint64 // of the last line, kept or not
 	buf     []byte // lines not yet written
 	first   uint64 // number of the first line in buf
@@ -28,6 +29,7 @@ type Writer struct {
 // caller's.
 func NewWriter(dir *os.File, limit int64) (*Writer, error) {
 	w := &Writer{dir: dir, perFile: max(limit/files, minFile)}
+	w.most = min(256<<10, int(w.perFile)-MaxLine-len(stamp)-32) // one line more still fits into a file
 	var err error
 	if w.starts, err = starts(dir); err != nil {
 		return nil, fmt.Errorf("list log segments: %w", err)
@@ -97,7 +99,7 @@ func (w *Writer) buffer(t time.Time, line []byte) {
 		w.buf[start+i] = ' ' // a newline inside a line would be another line
 	}
 	w.buf = append(w.buf, '\n')
-	if len(w.buf) >= 256<<10 {
+	if len(w.buf) >= w.most {
 		w.Flush()
 	}
 }
