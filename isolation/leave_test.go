@@ -228,9 +228,14 @@ func (r *rig) count() map[string]int {
 	} {
 		args := strings.Fields(l.command)
 		n[l.what] = 0
-		out, err := exec.Command(args[0], args[1:]...).Output()
-		if err != nil {
-			r.t.Errorf("%s: %v", l.command, err)
+		var out []byte
+		for tries := 1; ; tries++ { // what others take away meanwhile has some of them fail
+			var err error
+			if out, err = exec.Command(args[0], args[1:]...).Output(); err == nil {
+				break
+			} else if tries == 5 {
+				r.t.Fatalf("%s: %v", l.command, err)
+			}
 		}
 		for line := range strings.Lines(string(out)) {
 			if strings.Contains(line, l.mark) && !strings.Contains(line, "ps -eo") {

@@ -1,6 +1,8 @@
 package test
 
 import (
+	"bytes"
+	"context"
 	"fmt"
 	"io"
 	"strings"
@@ -162,8 +164,8 @@ func TestFirstReleaseCommandFails(t *testing.T) {
 }
 
 // While a release command runs nothing overtakes it, whoever dies: another
-// push waits its turn, a change is refused, a pusher and a coordinator that are
-// killed leave it running, and it is resolved.
+// push and a change wait their turn, a pusher and a coordinator that are killed
+// leave it running, and it is resolved.
 func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	p := running(t)
 	app := p.CreateApp(t)
@@ -191,7 +193,6 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 		_ = hands{T: t, p: p}.host("exec", app+":"+dyno, "touch /tmp/go").Run()
 	}
 	first := dyno()
-	p.Refused(t, 409, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"A": "b"}, "release")
 	kill9(t, p, "manifold-coordinator")
 	platform.Eventually(t, 30*time.Second, func() error { return apiUp(p) })
 	if r := newest(t, p, app); r.Status != "pending" {
@@ -232,13 +233,28 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	settled(t, p, app, "succeeded", 5)
 	p.Answers(t, app, "/", "second")
 
-	// Its owner stops a command that hangs.
+	// Its owner stops a command that hangs; what they change meanwhile follows.
 	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"WAIT": "for nothing"}, nil)
-	if text, err := p.Heroku(t, dir, "ps:stop", dyno(), "-a", app); err != nil {
+	hanging := dyno()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	unset := p.HerokuCommand(ctx, t, dir, "config:unset", "WAIT", "-a", app)
+	var said bytes.Buffer
+	unset.Stdout, unset.Stderr = &said, &said
+	if err := unset.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := p.Heroku(t, dir, "ps:stop", hanging, "-a", app); err != nil {
 		t.Errorf("ps:stop: %v\n%s", err, text)
 	}
-	settled(t, p, app, "failed", 6)
-	if status, body, err := p.Visit(app, "/"); status != 200 || !strings.Contains(body, "second") || err != nil {
-		t.Errorf("after a stopped release: %d %q %v", status, body, err)
+	if err := unset.Wait(); err != nil {
+		t.Errorf("config:unset during a release command: %v\n%s", err, said.String())
 	}
+	var v6 release
+	p.Call(t, "GET", "/apps/"+app+"/releases/6", nil, &v6)
+	if v6.Status != "failed" {
+		t.Errorf("the release whose command was stopped: %+v", v6)
+	}
+	settled(t, p, app, "succeeded", 7)
+	p.Answers(t, app, "/", "second")
 }

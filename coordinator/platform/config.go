@@ -43,7 +43,7 @@ func (a *api) patchConfig(c *call, app manifold.App) (answer, error) {
 		return answer{}, err
 	}
 	var unchanged map[string]string
-	r, err := a.Store.AddRelease(c.Context(), app.ID, c.user, func(next *manifold.Release) error {
+	r, err := a.addRelease(c, app, func(next *manifold.Release) error {
 		config, set, removed := applyConfig(next.Config, wish)
 		if len(set)+len(removed) == 0 {
 			unchanged = config

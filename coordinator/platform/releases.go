@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -113,7 +114,7 @@ func (a *api) rollback(c *call, app manifold.App, name string) (answer, error) {
 	if target, err = a.Store.Release(c.Context(), app.ID, target.Version); err != nil {
 		return answer{}, err
 	}
-	r, err := a.Store.AddRelease(c.Context(), app.ID, c.user, func(next *manifold.Release) error {
+	r, err := a.addRelease(c, app, func(next *manifold.Release) error {
 		next.Slug, next.Config = target.Slug, maps.Clone(target.Config)
 		next.Description = "Rollback to " + releaseName(target.Version)
 		return nil
@@ -136,7 +137,7 @@ func (a *api) releaseSlug(c *call, app manifold.App, id, description string) (an
 	if len(description) > 1024 {
 		return answer{}, invalidParams("Description may be at most 1,024 bytes long.")
 	}
-	r, err := a.Store.AddRelease(c.Context(), app.ID, c.user, func(next *manifold.Release) error {
+	r, err := a.addRelease(c, app, func(next *manifold.Release) error {
 		next.Slug, next.Description = slug.ID, description
 		return nil
 	})
@@ -145,6 +146,28 @@ func (a *api) releaseSlug(c *call, app manifold.App, id, description string) (an
 	}
 	c.sayRelease(app, r)
 	return created(c.releaseObject(app, r, ifServes(r)))
+}
+
+// addRelease makes the app's next release. Where a release command runs that is
+// when this has ended, or store.ErrReleasing if that takes long: scripts set one
+// config var after the other. A call with If-Match does not wait: others would
+// wait behind it (see conditions).
+func (a *api) addRelease(c *call, app manifold.App, change func(next *manifold.Release) error) (manifold.Release, error) {
+	patience := a.maxTime * 2 / 5
+	if c.Header.Get("If-Match") != "" {
+		patience = 0
+	}
+	for began := time.Now(); ; {
+		r, err := a.Store.AddRelease(c.Context(), app.ID, c.user, change)
+		if !errors.Is(err, store.ErrReleasing) || time.Since(began) >= patience {
+			return r, err
+		}
+		select {
+		case <-time.After(200 * time.Millisecond):
+		case <-c.Context().Done():
+			return r, err
+		}
+	}
 }
 
 // ifServes is the version of a release that was just made, if that is the one

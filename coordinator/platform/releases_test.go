@@ -1,8 +1,10 @@
 package platform
 
 import (
+	"net/http/httptest"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 
@@ -120,5 +122,50 @@ func TestFailedReleaseIsNoTarget(t *testing.T) {
 		if eligible(tc.r) != tc.want {
 			t.Errorf("eligible(%+v) is %v", tc.r, !tc.want)
 		}
+	}
+}
+
+// Who changes config vars while a release command runs waits for its end, if
+// that does not take long; nobody waits with If-Match.
+func TestChangesWaitForAReleaseCommand(t *testing.T) {
+	r := newRig(t)
+	app := r.app("migrating")
+	a := &api{Config: r.config, rates: newRates(1000), guesses: newGuesses(), logins: newLogins(), maxTime: 1500 * time.Millisecond}
+	server := httptest.NewServer(a.handler())
+	t.Cleanup(server.Close)
+	r.url = server.URL
+	r.deploy(app, map[string]string{"web": "serve", "release": "migrate"})
+	end := func() {
+		phases, err := r.store.ReleasePhases(t.Context())
+		if err != nil || len(phases) != 1 {
+			t.Fatalf("%+v, %v", phases, err)
+		}
+		if err := r.store.EndPhase(t.Context(), phases[0], true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	const path = "/apps/migrating/config-vars"
+	began := time.Now()
+	r.send("PATCH", path, `{"A":"1"}`).fails(409, "conflict", "command of another release")
+	if took := time.Since(began); took < a.maxTime/5 {
+		t.Errorf("it was refused after %v", took)
+	}
+	began = time.Now()
+	r.send("PATCH", path, `{"A":"1"}`, "If-Match", "*").fails(409, "conflict")
+	if took := time.Since(began); took >= a.maxTime*2/5 {
+		t.Errorf("with If-Match it was refused after %v", took)
+	}
+
+	changed := make(chan reply)
+	go func() { changed <- r.send("PATCH", path, `{"A":"1"}`) }()
+	select {
+	case early := <-changed:
+		t.Errorf("%s: did not wait: %d %s", early.what, early.status, early.text)
+	case <-time.After(a.maxTime / 5):
+		end()
+		(<-changed).want(200)
+	}
+	if newest, err := r.store.NewestRelease(t.Context(), app.ID); err != nil || newest.Version != 4 || newest.Config["A"] != "1" {
+		t.Errorf("the newest release is %+v, %v", newest, err)
 	}
 }
