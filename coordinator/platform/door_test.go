@@ -4,7 +4,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -243,9 +242,7 @@ func TestOurOwnFailure(t *testing.T) {
 func TestSlowPeers(t *testing.T) {
 	r := newRig(t)
 	app := r.app("slow")
-	a := &api{Config: r.config, rates: newRates(1000), guesses: newGuesses(), logins: newLogins(), maxTime: 300 * time.Millisecond}
-	server := httptest.NewServer(a.handler())
-	t.Cleanup(server.Close)
+	server := r.impatient(300 * time.Millisecond)
 	for name, request := range map[string]string{
 		"a body that stops":            "PATCH /apps/" + app.Name + " HTTP/1.1\r\nContent-Length: 100\r\nHost: x\r\nAuthorization: TOKEN\r\n\r\n{\"name\":",
 		"a body nobody waits for":      "DELETE /apps/" + app.Name + "/dynos HTTP/1.1\r\nContent-Length: 100\r\nHost: x\r\nAuthorization: TOKEN\r\n\r\n{",

@@ -112,6 +112,14 @@ func (r *rig) on(t *testing.T) *rig {
 	return &sub
 }
 
+// impatient serves the same once more, where a call may take no longer.
+func (r *rig) impatient(maxTime time.Duration) *httptest.Server {
+	a := &api{Config: r.config, rates: newRates(1000), guesses: newGuesses(), logins: newLogins(), maxTime: maxTime}
+	server := httptest.NewServer(a.handler())
+	r.Cleanup(server.Close)
+	return server
+}
+
 // fakeDynos keeps what was asked to restart.
 type fakeDynos struct {
 	mu        sync.Mutex

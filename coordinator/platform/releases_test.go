@@ -1,7 +1,6 @@
 package platform
 
 import (
-	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -130,10 +129,8 @@ func TestFailedReleaseIsNoTarget(t *testing.T) {
 func TestChangesWaitForAReleaseCommand(t *testing.T) {
 	r := newRig(t)
 	app := r.app("migrating")
-	a := &api{Config: r.config, rates: newRates(1000), guesses: newGuesses(), logins: newLogins(), maxTime: 1500 * time.Millisecond}
-	server := httptest.NewServer(a.handler())
-	t.Cleanup(server.Close)
-	r.url = server.URL
+	const maxTime = 1500 * time.Millisecond
+	r.url = r.impatient(maxTime).URL
 	r.deploy(app, map[string]string{"web": "serve", "release": "migrate"})
 	end := func() {
 		phases, err := r.store.ReleasePhases(t.Context())
@@ -147,12 +144,12 @@ func TestChangesWaitForAReleaseCommand(t *testing.T) {
 	const path = "/apps/migrating/config-vars"
 	began := time.Now()
 	r.send("PATCH", path, `{"A":"1"}`).fails(409, "conflict", "command of another release")
-	if took := time.Since(began); took < a.maxTime/5 {
+	if took := time.Since(began); took < maxTime/5 {
 		t.Errorf("it was refused after %v", took)
 	}
 	began = time.Now()
 	r.send("PATCH", path, `{"A":"1"}`, "If-Match", "*").fails(409, "conflict")
-	if took := time.Since(began); took >= a.maxTime*2/5 {
+	if took := time.Since(began); took >= maxTime*2/5 {
 		t.Errorf("with If-Match it was refused after %v", took)
 	}
 
@@ -161,7 +158,7 @@ func TestChangesWaitForAReleaseCommand(t *testing.T) {
 	select {
 	case early := <-changed:
 		t.Errorf("%s: did not wait: %d %s", early.what, early.status, early.text)
-	case <-time.After(a.maxTime / 5):
+	case <-time.After(maxTime / 5):
 		end()
 		(<-changed).want(200)
 	}
