@@ -183,21 +183,35 @@ func (u *owned) switches() {
 // restart replaces the app's dyno, and says whether the new one was up before
 // the old one was told to stop.
 func (u *owned) restart(s *session) (newFirst bool) {
-	before, told := dynoIDs(s.t, s.p, u.app), len(s.p.Log(s.t, u.app))
+	const (
+		starts = "heroku[web.1]: State changed from created to starting"
+		up     = "heroku[web.1]: State changed from starting to up"
+		stops  = "heroku[web.1]: Stopping all processes with SIGTERM"
+	)
+	var told int // lines of before, of which the last may come late
+	platform.Eventually(s.t, time.Minute, func() error {
+		lines := s.p.Log(s.t, u.app)
+		told = len(lines)
+		log := strings.Join(lines, "\n")
+		if strings.Count(log, starts) != strings.Count(log, up) {
+			return fmt.Errorf("the log does not tell that web.1 is up:\n%s", log)
+		}
+		return nil
+	})
+	before := dynoIDs(s.t, s.p, u.app)
 	s.p.Call(s.t, "DELETE", "/apps/"+u.app+"/dynos", nil, nil)
 	platform.Eventually(s.t, time.Minute, func() error { return dynosReplaced(s.t, s.p, u.app, before, "web.1") })
-	const stops = "heroku[web.1]: Stopping all processes with SIGTERM"
 	var log string
 	platform.Eventually(s.t, time.Minute, func() error {
 		lines := s.p.TimedLog(s.t, u.app, "")[told:]
 		slices.Sort(lines)
-		if log = strings.Join(lines, "\n"); !strings.Contains(log, stops) {
-			return fmt.Errorf("the old dyno is not stopping:\n%s", log)
+		if log = strings.Join(lines, "\n"); !strings.Contains(log, up) || !strings.Contains(log, stops) {
+			return fmt.Errorf("the log does not tell the restart yet:\n%s", log)
 		}
 		return nil
 	})
 	s.t.Logf("the log of a restart:\n%s", log)
-	return strings.Index(log, "heroku[web.1]: State changed from starting to up") < strings.Index(log, stops)
+	return strings.Index(log, up) < strings.Index(log, stops)
 }
 
 // audited reads the trail as the owner does.
