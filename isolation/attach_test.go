@@ -59,7 +59,7 @@ func (c *console) enter(text string) {
 // expect reads on until want has come since the last expect.
 func (c *console) expect(want string) {
 	c.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		if _, after, ok := strings.Cut(c.seen.String(), want); ok {
 			c.seen.Reset()
@@ -81,7 +81,7 @@ func (c *console) expect(want string) {
 // end reads to the end and returns what came since the last expect.
 func (c *console) end() string {
 	c.t.Helper()
-	deadline := time.After(10 * time.Second)
+	deadline := time.After(patience)
 	for {
 		select {
 		case chunk, open := <-c.chunks:
@@ -256,7 +256,7 @@ func (r *rig) ended(g *isolation.Guest) int {
 	select {
 	case <-g.Done():
 		return g.Status()
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatal("the guest does not end")
 		return 0
 	}
@@ -333,7 +333,7 @@ func TestExecTerminal(t *testing.T) {
 	if err := piped.Close(); err != nil {
 		t.Fatal(err)
 	}
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		_, c := r.exec(b, "ps", isolation.Attach{})
 		if out := c.end(); !strings.Contains(out, "sh -i") && !strings.Contains(out, "1001") {
 			break

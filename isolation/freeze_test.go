@@ -30,7 +30,7 @@ func TestFreezeStopsAndThawGoesOn(t *testing.T) {
 	}
 	// What it wrote before may still be on its way through PID 1.
 	last, same := r.output(b), 0
-	for deadline := time.Now().Add(5 * time.Second); same < 10; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); same < 10; time.Sleep(20 * time.Millisecond) {
 		out := r.output(b)
 		if same++; out != last {
 			last, same = out, 0
@@ -44,7 +44,7 @@ func TestFreezeStopsAndThawGoesOn(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	for deadline := time.Now().Add(5 * time.Second); r.output(b) == last; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.output(b) == last; time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("a thawed dyno does not go on")
 		}
@@ -81,7 +81,7 @@ func TestFrozenDynoCanBeStoppedAndKilled(t *testing.T) {
 	}
 	select {
 	case <-b.Done():
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Error("a frozen dyno is not killed")
 	}
 	if err := b.Freeze(t.Context()); err == nil {

@@ -133,7 +133,9 @@ func TestSystemCalls(t *testing.T) {
 
 func TestStopIsGentleThenNot(t *testing.T) {
 	r := newRig(t)
-	gentle := r.start(`trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
+	spec := r.spec(`trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
+	spec.Grace = patience
+	gentle := r.startSpec(spec)
 	r.said(gentle, "ready")
 	if err := gentle.Stop(); err != nil {
 		t.Fatal(err)
@@ -276,7 +278,7 @@ func TestMemoryLimitEndsTheWholeDyno(t *testing.T) {
 func TestListeningAndReach(t *testing.T) {
 	r := newRig(t)
 	b := r.start("nc -l -p 31337 -e echo hi")
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		up, err := b.Listening(31337)
 		if err != nil {
 			t.Fatal(err)

@@ -275,7 +275,7 @@ func (r *rig) count() map[string]int {
 func (r *rig) same(what string, before map[string]int) {
 	r.t.Helper()
 	var now map[string]int
-	for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
 		now = r.count()
 		maps.DeleteFunc(now, func(thing string, _ int) bool { _, counted := before[thing]; return !counted })
 		if maps.Equal(now, before) {

@@ -161,11 +161,15 @@ func (r *rig) startSpec(spec isolation.Spec) *isolation.Box {
 	return b
 }
 
+// patience bounds what must happen, and happens soon: not on an emulated
+// processor that has a tenth of a real one's time.
+const patience = time.Minute
+
 func (r *rig) wait(b *isolation.Box) isolation.Exit {
 	r.t.Helper()
 	select {
 	case <-b.Done():
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		r.t.Fatalf("dyno does not end; it said:\n%s", r.output(b))
 	}
 	exit, err := b.Exit()
@@ -191,7 +195,7 @@ func (r *rig) output(b *isolation.Box) string {
 // said polls until the dyno's output contains want.
 func (r *rig) said(b *isolation.Box, want string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(r.output(b), want); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !strings.Contains(r.output(b), want); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("dyno did not say %q but:\n%s", want, r.output(b))
 		}

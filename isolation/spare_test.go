@@ -27,7 +27,7 @@ func (r *rig) keepSpares(n int) {
 
 func (r *rig) awaitSpares(n int) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); r.host.Ready() != n; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.host.Ready() != n; time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatalf("%d boxes are ready, want %d", r.host.Ready(), n)
 		}
@@ -73,7 +73,7 @@ func TestStartTakesABoxThatIsReady(t *testing.T) {
 	if ready[b.Group()] {
 		t.Error("a box of another size was taken")
 	}
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
 		left := 0
 		for s := range r.spares() {
 			if ready[s] {
@@ -129,7 +129,7 @@ func TestBoxThatDiedWhileItWaited(t *testing.T) {
 // awaitDead waits until this process has seen the end of a spare's PID 1.
 func (r *rig) awaitDead(slot string) {
 	r.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); r.host.Alive(slot); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); r.host.Alive(slot); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			r.t.Fatal("the killed box does not end")
 		}

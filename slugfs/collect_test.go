@@ -74,7 +74,7 @@ func TestCollectLeavesWhatIsInUse(t *testing.T) {
 // device that was let go, and holds the image for that moment.
 func collected(t *testing.T, s *Store, img manifold.Image) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(10 * time.Millisecond) {
 		freed, err := s.Collect(func(string) bool { return false })
 		if freed == img.Bytes && err == nil && !s.Has(img) {
 			return
