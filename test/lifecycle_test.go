@@ -150,7 +150,7 @@ func TestHurriedStop(t *testing.T) {
 		if err := p.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
-		platform.Eventually(t, 10*time.Second, func() error {
+		platform.Eventually(t, 30*time.Second, func() error {
 			if !strings.Contains(p.Printed(), "Stopping every dyno") {
 				return fmt.Errorf("not stopping yet")
 			}

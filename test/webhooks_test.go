@@ -113,7 +113,7 @@ func TestWebhooks(t *testing.T) {
 	h.down = false
 	h.mu.Unlock()
 	h.was(t, func() bool { return len(h.told) == 1 && h.told[0] == "release create succeeded" && h.bad == "" })
-	platform.Eventually(t, 10*time.Second, func() error {
+	platform.Eventually(t, time.Minute, func() error {
 		if out := heroku("webhooks:deliveries"); strings.Count(out, "succeeded") != 4 || !strings.Contains(out, "api:build") {
 			return fmt.Errorf("heroku webhooks:deliveries: %s", out)
 		}

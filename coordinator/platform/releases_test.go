@@ -129,7 +129,7 @@ func TestFailedReleaseIsNoTarget(t *testing.T) {
 func TestChangesWaitForAReleaseCommand(t *testing.T) {
 	r := newRig(t)
 	app := r.app("migrating")
-	const maxTime = 1500 * time.Millisecond
+	const maxTime = 5 * time.Second
 	r.url = r.impatient(maxTime).URL
 	r.deploy(app, map[string]string{"web": "serve", "release": "migrate"})
 	end := func() {
