@@ -113,7 +113,7 @@ func TestReleasePhase(t *testing.T) {
 	// A push whose command fails is kept and says so; the old code serves.
 	change(t, dir, "second")
 	out = p.Push(t, dir, app)
-	for _, want := range []string{"migrating second", "it exited with status 7", "Waiting for release... failed.", "the release before it serves on"} {
+	for _, want := range []string{"migrating second", "it exited with status 7", "Waiting for release... failed.", "what served before serves on"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("the pusher does not read %q:\n%s", want, out)
 		}

@@ -308,7 +308,7 @@ func (b *build) launch(ctx context.Context, release manifold.Release) (manifold.
 		}
 		if now.Status != manifold.ReleaseSucceeded {
 			b.out.line("Waiting for release... failed.")
-			b.out.problem(fmt.Sprintf("The command of release v%d failed. The push is kept; the release before it serves on.", now.Version),
+			b.out.problem(fmt.Sprintf("The command of release v%d failed. The push is kept; what served before serves on.", now.Version),
 				fmt.Sprintf("See what it printed: heroku releases:output v%d. To run it again: heroku releases:retry", now.Version))
 			return now, nil
 		}

@@ -105,5 +105,5 @@ func TestReleaseCommand(t *testing.T) {
 	if got, err := r.build(t); err != nil || got.Status != manifold.ReleaseFailed || strings.Contains(r.out.String(), "deployed to Manifold") {
 		t.Errorf("%+v %v\n%s", got, err, r.out.String())
 	}
-	r.says(t, "migrating", "Waiting for release... failed.", "The command of release v4 failed. The push is kept; the release before it serves on")
+	r.says(t, "migrating", "Waiting for release... failed.", "The command of release v4 failed. The push is kept; what served before serves on")
 }

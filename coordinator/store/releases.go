@@ -186,10 +186,10 @@ func (s *Store) release(t *tx, app string, version int) (releaseRecord, error) {
 // with the slug that serves and the newest config vars, in which change may
 // edit Description, Config and Slug. Where no slug serves yet it is the newest:
 // one whose release command failed for want of a config var gets another try
-// with it. Another slug of the app (a rollback)
-// brings its stack and process types with it, as in Deploy. Where the slug has
-// a release command the release is pending, and until EndPhase another one is
-// ErrReleasing. An error of change ends it without a release.
+// with it. Another slug of the app (a rollback) brings its stack and process
+// types with it, as in Deploy. Where the slug has a release command the release
+// is pending, and until EndPhase another one is ErrReleasing. An error of change
+// ends it without a release.
 func (s *Store) AddRelease(ctx context.Context, app string, by manifold.User, change func(next *manifold.Release) error) (manifold.Release, error) {
 	var next manifold.Release
 	err := s.transact(ctx, app, func(t *tx) (err error) {
