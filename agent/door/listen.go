@@ -146,6 +146,8 @@ func (l *limited) Accept() (net.Conn, error) {
 }
 
 // refuse says why and hangs up; where too many are to be told it only hangs up.
+// It speaks when it was spoken to: what comes before a request is no answer to
+// it, and an HTTP client would only report a broken connection.
 func (l *limited) refuse(c net.Conn) {
 	select {
 	case l.refused <- struct{}{}:
@@ -157,6 +159,9 @@ func (l *limited) refuse(c net.Conn) {
 		defer func() { <-l.refused }()
 		defer c.Close()
 		_ = c.SetDeadline(time.Now().Add(time.Second))
+		if _, err := c.Read(make([]byte, 1)); err != nil {
+			return
+		}
 		_, _ = c.Write([]byte(tooMany))
 		if half, ok := c.(*net.UnixConn); ok {
 			_ = half.CloseWrite()
