@@ -159,9 +159,10 @@ func TestAttachedDyno(t *testing.T) {
 	l.send(manifold.FrameWindow, string(manifold.WindowPayload(40, 120)))
 	l.enter("stty size\n")
 	l.expect("40 120\r\n")
-	l.enter("sh -c 'echo go''ing; exec sleep 1000'\n")
-	l.expect("going\r\n") // it has the terminal
+	l.enter("cat /proc/sys/kernel/ostype -\n")
+	l.expect("Linux\r\n") // cat has the terminal
 	l.enter("\x03")
+	l.expect("$ ") // what is typed before may go to whom the shell takes the terminal from
 	l.enter("echo status $?\n")
 	l.expect("status 130\r\n")
 	l.enter("exit 9\n")

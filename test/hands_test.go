@@ -93,6 +93,7 @@ func TestExecByHand(t *testing.T) {
 		c.expect(`sleep 1000; echo[^\n]*\n`)
 		h.awaitProcess("sleep")
 		c.enter("\x03")
+		c.expect(`\$ `)
 		c.enter("echo in''terrupted; exit 7\r")
 		c.expect(`interrupted\r\n`)
 		if status := c.exit(); status != 7 {

@@ -131,8 +131,8 @@ func (r runner) terminal() {
 	name := names[0]
 	c.enter("tty; stty size; echo $TERM $DYNO $COLUMNS $LINES; cat marker; id -un\n")
 	c.expect(`/dev/pts/0\s+33 101\s+xterm-256color ` + name + ` 101 33\s+from the slug\s+`) // the CLI's raw mode leaves a local \\r before each newline
-	c.enter("sh -c 'echo go''ing; exec sleep 1000'\n")
-	c.expect("going")
+	c.enter("cat /proc/sys/kernel/ostype -\n")
+	c.expect("Linux") // cat has the terminal
 	began = time.Now()
 	out, err := r.p.Heroku(r, r.dir, "ps", "-a", r.app)
 	r.Logf("measured: heroku ps %.2f s", time.Since(began).Seconds())
@@ -140,6 +140,7 @@ func (r runner) terminal() {
 		r.Errorf("heroku ps: %v\n%s", err, out)
 	}
 	c.enter("\x03")
+	c.expect(prompt)
 	c.enter("echo interrupted with $?\n")
 	c.expect(`interrupted with 130\s`)
 	c.enter("sh -c 'echo rea''dy; cat'\n")

@@ -50,6 +50,7 @@ func (r runner) sshTerminal() {
 	c.resize(50, 150)
 	c.expect(`50 150\s`)
 	c.enter("\x03")
+	c.expect(prompt)
 	c.enter("echo interrupted with $?\n")
 	c.expect(`interrupted with 130\s`)
 	c.enter("exit 3\n")
