@@ -8,9 +8,11 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -305,6 +307,19 @@ func TestListeningAndReach(t *testing.T) {
 	r.said(loopback, "ready")
 	if up, _ := loopback.Listening(31337); up {
 		t.Error("a listener on the dyno's loopback counts as reachable")
+	}
+}
+
+// TestSignalsAreFresh: an agent that was started by nohup, or in the background
+// by a shell without job control, ignores signals; its dynos do not.
+func TestSignalsAreFresh(t *testing.T) {
+	ignored := []os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTSTP, syscall.SIGUSR1}
+	signal.Ignore(ignored...)
+	defer signal.Reset(ignored...)
+	r := newRig(t)
+	const none = "SigBlk:\t0000000000000000\nSigIgn:\t0000000000000000\n"
+	if got := r.run("exec grep -E '^Sig(Blk|Ign):' /proc/self/status"); got != none {
+		t.Errorf("the app begins with\n%s", got)
 	}
 }
 

@@ -139,6 +139,7 @@ func becomeApp() {
 	if err := unix.CloseRange(appFD, ^uint(0), unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fail(126, "close descriptors", err)
 	}
+	freshSignals()
 	if err := syscall.Exec(s.Argv[0], s.Argv, s.Env); err != nil {
 		fail(127, "start "+s.Argv[0], err)
 	}
@@ -209,6 +210,19 @@ func takeTerminal(socket int, t boot.Terminal) (err error) {
 		}
 	}
 	return nil
+}
+
+// freshSignals leaves no signal ignored or blocked: an exec keeps what whoever
+// started the agent had so (execve(2)), as nohup does, or a shell without job
+// control for what it runs in the background. Ctrl-C or a hangup would be
+// nothing to the app.
+func freshSignals() {
+	const signals, setMask = 64, 2 // SIG_SETMASK
+	var action, mask [32]byte      // SIG_DFL, with no flags (struct sigaction of the kernel's); no signal
+	for n := uintptr(1); n <= signals; n++ {
+		_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, n, uintptr(unsafe.Pointer(&action)), 0, signals/8, 0, 0)
+	}
+	_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGPROCMASK, setMask, uintptr(unsafe.Pointer(&mask)), 0, signals/8, 0, 0)
 }
 
 func fail(status int, what string, err error) {
