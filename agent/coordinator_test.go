@@ -31,6 +31,9 @@ import (
 
 const testCluster = "test-cluster"
 
+// patience is how long tests wait for what must happen.
+const patience = 60 * time.Second
+
 // testCoordinator is the other end of wire.go, over real mTLS, with what the
 // tests want to see and to break.
 type testCoordinator struct {
@@ -317,6 +320,13 @@ func (c *testCoordinator) lines(run, source string) []string {
 	return texts
 }
 
+// source is how a run's lines are labelled.
+func (c *testCoordinator) source(run, source string) manifold.LogStream {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.sources[run+"/"+source]
+}
+
 func (c *testCoordinator) awaitLine(run, source, text string) {
 	c.t.Helper()
 	eventually(c.t, fmt.Sprintf("line %q", text), func() bool {
@@ -332,7 +342,7 @@ func (c *testCoordinator) awaitLine(run, source, text string) {
 // eventually polls until ok, and fails after a while.
 func eventually(t testing.TB, what string, ok func() bool, state func() string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience) // the test's own has ended when it cleans up
 	defer cancel()
 	for !ok() {
 		if !sleep(ctx, 10*time.Millisecond) {

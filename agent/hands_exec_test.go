@@ -26,7 +26,7 @@ func (r *rig) enterByHand(dyno, protocol, body string) (conn net.Conn, from *buf
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { conn.Close() })
-	_ = conn.SetDeadline(time.Now().Add(30 * time.Second))
+	_ = conn.SetDeadline(time.Now().Add(patience))
 	fmt.Fprintf(conn, "POST /v1/dynos/%s/exec HTTP/1.1\r\nHost: agent\r\nConnection: Upgrade\r\nUpgrade: %s\r\nContent-Length: %d\r\n\r\n%s", dyno, protocol, len(body), body)
 	from = bufio.NewReader(conn)
 	res, err := http.ReadResponse(from, &http.Request{Method: http.MethodPost})

@@ -22,11 +22,11 @@ import (
 
 func TestDynoRunsAndStops(t *testing.T) {
 	r := newRig(t)
-	a := r.assignment(`echo "$GREETING $DYNO $PORT $HOME"; trap 'echo bye; exit 143' TERM; while :; do sleep 0.1; done`)
+	a := r.assignment(`trap 'echo bye; exit 143' TERM; echo "$GREETING $DYNO $PORT $HOME"; while :; do sleep 0.1; done`)
 	r.want(a)
 	d := r.awaitState(a.ID, manifold.StateUp)
 	r.awaitLine(d.Run, "app", "hello from config worker.1 ")
-	if got := r.sources[d.Run+"/app"]; got.App != a.App || got.Process != "worker.1" || got.Assignment != a.ID || got.Source != "app" {
+	if got := r.source(d.Run, "app"); got.App != a.App || got.Process != "worker.1" || got.Assignment != a.ID || got.Source != "app" {
 		t.Errorf("the stream is labelled %+v", got)
 	}
 	r.want()
@@ -50,13 +50,15 @@ func TestDynoRunsAndStops(t *testing.T) {
 
 func TestWebDynoIsUpWhenItListens(t *testing.T) {
 	r := newRig(t)
-	a := r.assignment(`mkdir -p /tmp/www && echo "it works" > /tmp/www/index.html && sleep 0.5 && exec busybox httpd -f -p $PORT -h /tmp/www`)
+	a := r.assignment(`mkdir -p /tmp/www && echo "it works" > /tmp/www/index.html; echo >/tmp/wait; echo ready; while [ -e /tmp/wait ]; do sleep 0.1; done; exec busybox httpd -f -p $PORT -h /tmp/www`)
 	a.Dyno, a.Web = "web.1", true
 	r.want(a)
 	d := r.await(a.ID, "an address", func(d manifold.Dyno) bool { return d.Addr != "" })
-	if d.State != manifold.StateStarting {
+	r.awaitLine(d.Run, "app", "ready")
+	if d, _ := r.dyno(a.ID); d.State != manifold.StateStarting {
 		t.Errorf("it is %s before it listens", d.State)
 	}
+	r.letGo(d.Run)
 	d = r.awaitState(a.ID, manifold.StateUp)
 	res, err := http.Get("http://" + d.Addr + "/")
 	if err != nil {
@@ -104,17 +106,19 @@ func TestCrashRestartsAtOnceThenWaits(t *testing.T) {
 func TestAgentDies(t *testing.T) {
 	r := newRig(t)
 	counter := r.assignment(`i=0; while :; do i=$((i+1)); echo $i; [ $((i % 50)) = 0 ] && sleep 0.05; done`)
-	ends := r.assignment(`while [ ! -e /tmp/go ]; do sleep 0.3; touch /tmp/go; done; sleep 2; exit 7`)
+	ends := r.assignment(`echo >/tmp/wait; echo ready; while [ -e /tmp/wait ]; do sleep 0.1; done; exit 7`)
 	ends.Dyno = "worker.2"
 	r.want(counter, ends)
 	before := r.awaitState(counter.ID, manifold.StateUp)
 	ended := r.awaitState(ends.ID, manifold.StateUp)
+	r.awaitLine(ended.Run, "app", "ready")
 	for range 5 {
 		r.awaitLine(before.Run, "app", "0")
 		r.end(syscall.SIGKILL)
 		r.start()
 	}
 	r.end(syscall.SIGKILL)
+	r.letGo(ended.Run)
 	eventually(t, "the end of a dyno that nobody watches", func() bool {
 		_, err := os.Stat(r.pid1File(ended.Run, boot.RecordName))
 		return err == nil
@@ -140,6 +144,15 @@ func TestAgentDies(t *testing.T) {
 // pid1File is a file of a run's PID 1.
 func (r *rig) pid1File(run, name string) string {
 	return filepath.Join(r.dir, "home", "agent", "runs", run, "pid1", name)
+}
+
+// letGo takes away the file that a dyno waits with, from outside: there may be
+// no agent.
+func (r *rig) letGo(run string) {
+	r.t.Helper()
+	if err := os.Remove(fmt.Sprintf("/proc/%d/root/tmp/wait", r.initPID(run))); err != nil {
+		r.t.Fatal(err)
+	}
 }
 
 // checkCount looks for numbered lines, gap-free and in order.
@@ -219,9 +232,7 @@ func TestTeardownBringsTheSameBack(t *testing.T) {
 	d := r.awaitState(a.ID, manifold.StateUp)
 	r.awaitState(one.ID, manifold.StateUp)
 	r.teardown()
-	if left := r.left(); left != "" {
-		t.Errorf("left behind:\n%s", left)
-	}
+	r.awaitNothingLeft()
 	r.setDown(true)
 	r.start()
 	eventually(t, "the same dyno up again", func() bool {

@@ -194,23 +194,27 @@ func (r *rig) cleanUp() {
 		r.atEnd()
 	}
 	for _, dir := range r.parents {
-		if err := os.Remove(dir); err != nil {
-			r.t.Errorf("a cgroup of the test's: %v", err)
-		}
+		eventually(r.t, "a cgroup of the test's can be removed", func() bool { return os.Remove(dir) == nil }, nil)
 	}
-	if left := r.left(); left != "" {
-		r.t.Errorf("left behind on this host:\n%s", left)
-	}
+	r.awaitNothingLeft()
 	r.server.CloseClientConnections()
 }
 
-// left lists what is on the host of this instance's.
+// awaitNothingLeft waits for the kernel, which frees loop devices and network
+// namespaces some time after their last process.
+func (r *rig) awaitNothingLeft() {
+	r.t.Helper()
+	eventually(r.t, "nothing is left behind on this host", func() bool { return r.left() == "" }, r.left)
+}
+
+// left lists what is on the host of this instance's. What cannot be listed,
+// since others' vanish at the same time, is to be looked at again.
 func (r *rig) left() string {
 	var found []string
 	for _, cmd := range [][]string{{"ip", "-o", "link"}, {"nft", "list", "tables"}, {"losetup", "-l", "-n"}, {"cat", "/proc/self/mounts"}} {
 		out, err := exec.Command(cmd[0], cmd[1:]...).Output()
 		if err != nil {
-			r.t.Errorf("%v: %v", cmd, err)
+			found = append(found, fmt.Sprintf("%v: %v", cmd, err))
 		}
 		for line := range strings.Lines(string(out)) {
 			if strings.Contains(line, r.instance+"-") || strings.HasSuffix(line, " "+r.instance+"\n") || strings.Contains(line, r.dir) {
