@@ -97,6 +97,7 @@ func TestDoctor(t *testing.T) {
 	ours := r.stageOurs(live)
 	foreign, untouched := r.stageForeign(live)
 
+	eventually(t, "the dyno stands still", func() bool { return r.frozen(d.Run) }, nil)
 	findings, names := r.examined()
 	want := slices.Concat(foreign, ours)
 	slices.Sort(want)
@@ -111,6 +112,7 @@ func TestDoctor(t *testing.T) {
 			}
 		}
 	}
+	eventually(t, "the dyno goes on", func() bool { return !r.frozen(d.Run) }, nil)
 	if _, names = r.examined(); !slices.Equal(names, foreign) {
 		t.Errorf("after mending the doctor finds\n%s\nwant\n%s", strings.Join(names, "\n"), strings.Join(foreign, "\n"))
 	}
@@ -207,9 +209,7 @@ func (r *rig) stageForeign(live isolation.RunTrace) (want, untouched []string) {
 	r.t.Cleanup(func() {
 		_ = spy.Process.Kill()
 		_ = spy.Wait()
-		if err := syscall.Rmdir(hideout); err != nil {
-			r.t.Error(err)
-		}
+		eventually(r.t, "the hideout can be removed", func() bool { return syscall.Rmdir(hideout) == nil }, nil)
 	})
 	r.write(hideout+"/cgroup.procs", strconv.Itoa(spy.Process.Pid))
 	want = []string{

@@ -83,7 +83,7 @@ func follow(t *testing.T, r *rig, host func(...string) string) {
 		}
 	}
 	first := await("State changed from starting to up", "")
-	host("stop", "quiet-river-1234:web.1", "--grace", "1s")
+	host("stop", "quiet-river-1234:web.1", "--grace", "30s")
 	if again := await("State changed from starting to up", first.Run); again.Run == first.Run {
 		t.Error("the same run came up again")
 	}

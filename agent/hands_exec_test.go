@@ -112,9 +112,7 @@ func TestExecRefuses(t *testing.T) {
 	if status != http.StatusSwitchingProtocols {
 		t.Fatalf("status %d", status)
 	}
-	if _, err := conn.Write(bytes.Repeat([]byte{0xff}, 1<<16)); err != nil {
-		t.Fatal(err)
-	}
+	_, _ = conn.Write(bytes.Repeat([]byte{0xff}, 1<<16)) // it may hang up before it has all
 	if _, err := io.Copy(io.Discard, from); err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Errorf("a client that speaks garbage is not let go: %v", err)
 	}

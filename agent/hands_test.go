@@ -88,9 +88,7 @@ func TestFreezeIsBoundedAndOutlivesTheAgent(t *testing.T) {
 	}
 	r.act("/v1/dynos/web.1/thaw", http.StatusOK)
 	r.await(a.ID, "its address again", func(v manifold.Dyno) bool { return v.Addr == d.Addr && v.Run == d.Run })
-	if r.frozen(d.Run) {
-		t.Error("it is frozen after a thaw")
-	}
+	eventually(t, "its processes go on after a thaw", func() bool { return !r.frozen(d.Run) }, nil)
 	r.act("/v1/dynos/web.1/freeze?limit=1s", http.StatusOK)
 	r.await(a.ID, "the thaw by itself", func(d manifold.Dyno) bool { return d.Addr != "" && !r.frozen(d.Run) })
 	for _, bad := range []string{"?limit=0s", "?limit=25h", "?limit=x"} {
@@ -102,9 +100,10 @@ func TestFreezeIsBoundedAndOutlivesTheAgent(t *testing.T) {
 // its box is not; an ordinary end leaves nothing.
 func TestKeepForAutopsy(t *testing.T) {
 	r := newRig(t)
-	a := r.assignment(`echo last words; echo evidence > /tmp/clue; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 9`)
+	a := r.assignment(`echo evidence > /tmp/clue; echo last words; while [ ! -e /tmp/go ]; do sleep 0.05; done; exit 9`)
 	r.want(a)
 	d := r.awaitState(a.ID, manifold.StateUp)
+	r.awaitLine(d.Run, "app", "last words")
 	r.act("/v1/dynos/"+d.Run+"/keep", http.StatusOK)
 	r.end(syscall.SIGKILL) // the mark is the dyno's, not the agent's
 	r.start()
@@ -134,9 +133,10 @@ func TestKeepForAutopsy(t *testing.T) {
 	if err != nil || string(clue) != "evidence\n" {
 		t.Errorf("its filesystem says %q, %v", clue, err)
 	}
-	if _, err := os.Stat(filepath.Join(r.dir, "home/agent/runs", d.Run)); !os.IsNotExist(err) {
-		t.Errorf("its box is still there: %v", err)
-	}
+	eventually(t, "its box is gone", func() bool {
+		_, err := os.Stat(filepath.Join(r.dir, "home/agent/runs", d.Run))
+		return os.IsNotExist(err)
+	}, nil)
 	r.act("/v1/dynos/"+next.Run+"/stop", http.StatusOK)
 	r.await(a.ID, "a third run", func(v manifold.Dyno) bool { return v.Run != next.Run && v.State == manifold.StateUp })
 	if list := r.autopsies(); len(list) != 1 {

@@ -29,7 +29,7 @@ func TestHungDisk(t *testing.T) {
 	before := r.awaitState(a.ID, manifold.StateUp)
 	serves := func(when string) {
 		t.Helper()
-		client := http.Client{Timeout: 2 * time.Second}
+		client := http.Client{Timeout: patience}
 		for range 10 {
 			res, err := client.Get("http://" + before.Addr + "/")
 			if err != nil {
@@ -94,8 +94,8 @@ func (r *rig) ownDisk() *disk {
 		}
 	}
 	d := &disk{t: r.t, dir: home}
+	r.t.Cleanup(func() { d.hang(false) }) // before the agent is to end: it could not
 	r.atEnd = func() {
-		d.hang(false)
 		eventually(r.t, "the rig's disk can be unmounted", func() bool { return unix.Unmount(home, 0) == nil }, nil)
 	}
 	if err := os.Symlink(stacks, filepath.Join(home, "stacks")); err != nil {

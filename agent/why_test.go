@@ -81,8 +81,9 @@ func TestWhyNamesTheCause(t *testing.T) {
 	}{
 		{app: "oom", command: `echo "loading"; exec tail /dev/zero`, first: []string{"OOM (R15)", "RAM", "anon"}, also: []string{"app: loading", "R15"}},
 		{app: "no-port", command: `exec busybox httpd -f -p 127.0.0.1:3000 -h /tmp`, first: []string{"R10", "$PORT", "it listens on 127.0.0.1:3000 instead"},
-			change: func(a *manifold.Assignment) { a.Dyno, a.Web, a.BootTimeout = "web.1", true, time.Second }},
-		{app: "deaf", command: `trap '' TERM; echo ready; while :; do sleep 0.2; done`, first: []string{"R12", "SIGTERM", "still there: ", "bash (pid "}, also: []string{"it is gone from this host"}},
+			change: func(a *manifold.Assignment) { a.Dyno, a.Web, a.BootTimeout = "web.1", true, 5*time.Second }},
+		{app: "deaf", command: `trap '' TERM; echo ready; while :; do sleep 0.2; done`, first: []string{"R12", "SIGTERM", "still there: ", "bash (pid "}, also: []string{"it is gone from this host"},
+			change: func(a *manifold.Assignment) { a.Grace = 10 * time.Second }}, // it is looked at a second before its end
 		{app: "boom", command: `echo "cannot reach the database"; exit 1`, first: []string{"exit 1", `"cannot reach the database"`},
 			also: []string{`v2 "Set MODE config vars", commit abc1234`, "against v1: commands changed: worker", "config vars added: MODE", "config vars changed: GREETING", "next try"}},
 		{app: "segfault", command: `ulimit -s 256; f() { f; }; f`, first: []string{"SIGSEGV", "segmentation fault"}},
