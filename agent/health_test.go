@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -37,7 +38,7 @@ func TestWorks(t *testing.T) {
 			}
 		})
 	}
-	const timeout = 300 * time.Millisecond
+	const timeout = 100 * time.Millisecond // of what does not answer
 	forever := func(conn net.Conn, text string) {
 		for { // until the other end has had enough
 			if _, err := fmt.Fprint(conn, text); err != nil {
@@ -45,7 +46,7 @@ func TestWorks(t *testing.T) {
 			}
 		}
 	}
-	raw("/hangs", func(net.Conn) { time.Sleep(2 * timeout) })
+	raw("/hangs", func(c net.Conn) { _, _ = io.Copy(io.Discard, c) }) // until nobody waits any more
 	raw("/garbage", func(c net.Conn) { fmt.Fprint(c, "\x00\x1b[31mHTTP/9 boo\r\n\r\n") })
 	raw("/head", func(c net.Conn) { fmt.Fprint(c, "HTTP/1.1 200 OK\r\n"); forever(c, "X-More: and more\r\n") })
 	raw("/continue", func(c net.Conn) { forever(c, "HTTP/1.1 103 Early Hints\r\n\r\n") })
@@ -59,10 +60,13 @@ func TestWorks(t *testing.T) {
 	url := "http://" + listener.Addr().String()
 	for path, want := range map[string]string{
 		"/well": "", "/elsewhere": "", "/body": "", "/ill": "status 503", "/early": "status 404",
-		"/hangs": "no answer in 300ms", "/garbage": "no HTTP answer", "/head": "no HTTP answer", "/continue": "no HTTP answer",
+		"/hangs": "no answer in 100ms", "/garbage": "no HTTP answer", "/head": "no HTTP answer", "/continue": "no HTTP answer",
 	} {
-		got := ""
-		if err := works(t.Context(), url+path, "app.localhost", timeout); err != nil {
+		got, wait := "", patience
+		if path == "/hangs" {
+			wait = timeout
+		}
+		if err := works(t.Context(), url+path, "app.localhost", wait); err != nil {
 			got = err.Error()
 		}
 		if got != want {
@@ -77,14 +81,33 @@ func TestWorks(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
 		t.Fatal(err)
 	}
-	err = works(t.Context(), url+"/well", "app.localhost", timeout)
+	err = works(t.Context(), url+"/well", "app.localhost", patience)
 	if err := errors.Join(err, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)); err != nil {
 		t.Errorf("a host without a free descriptor: %v", err)
 	}
 	if err := server.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := works(t.Context(), url, "app.localhost", timeout); err == nil || err.Error() != "connection refused" {
+	if err := works(t.Context(), "http://"+deafPort(t), "app.localhost", patience); err == nil || err.Error() != "connection refused" {
 		t.Errorf("nobody there: %v", err)
 	}
+}
+
+// deafPort is an address at which nobody listens: its port is taken, so that
+// nobody else's test gets it meanwhile.
+func deafPort(t *testing.T) string {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+		t.Fatal(err)
+	}
+	name, err := unix.Getsockname(fd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
 }

@@ -59,12 +59,15 @@ func TestPrometheusScrapes(t *testing.T) {
 	}))
 	defer proxy.Close()
 	dir := t.TempDir()
-	config := fmt.Sprintf("scrape_configs: [{job_name: manifold, scrape_interval: 200ms, scrape_timeout: 200ms, static_configs: [{targets: [%q]}]}]\n",
+	config := fmt.Sprintf("scrape_configs: [{job_name: manifold, scrape_interval: 1s, scrape_timeout: 1s, static_configs: [{targets: [%q]}]}]\n",
 		proxy.Listener.Addr().String())
 	if err := os.WriteFile(filepath.Join(dir, "prometheus.yml"), []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0") // it cannot be given port 0 and asked which it got
+	// It cannot be given port 0 and asked which it got; on a loopback address of
+	// this process's own nobody else takes the port meanwhile.
+	pid := os.Getpid()
+	free, err := net.Listen("tcp", fmt.Sprintf("127.%d.%d.%d:0", 64+pid>>16&63, pid>>8&255, pid&255))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -85,7 +88,7 @@ func TestPrometheusScrapes(t *testing.T) {
 	}()
 	query := "http://" + addr + "/api/v1/query?query=" + url.QueryEscape(`manifold_dyno_memory_bytes{app="one",dyno="web.1"}`)
 	var answer string
-	for until := time.Now().Add(30 * time.Second); !strings.Contains(answer, `"1048576"`); time.Sleep(100 * time.Millisecond) {
+	for until := time.Now().Add(time.Minute); !strings.Contains(answer, `"1048576"`); time.Sleep(100 * time.Millisecond) {
 		if time.Now().After(until) {
 			t.Fatalf("it never had the series; at last it answered %s", answer)
 		}
