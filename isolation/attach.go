@@ -33,10 +33,38 @@ type Stream struct {
 // Read reads what the process wrote; io.EOF when nobody holds the other end.
 func (s *Stream) Read(p []byte) (int, error) {
 	n, err := s.out.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		// That is said without a look at what is there.
+		n, err = s.readNow(p)
+	}
 	if s.terminal && errors.Is(err, unix.EIO) { // pty(7): no process has the terminal open
 		err = io.EOF
 	}
 	return n, err
+}
+
+// readNow is Read where it does not have to wait.
+func (s *Stream) readNow(p []byte) (n int, err error) {
+	conn, err := s.out.SyscallConn()
+	if err != nil {
+		return 0, err
+	}
+	failed := conn.Control(func(fd uintptr) { // its own Read would heed the deadline
+		for n, err = unix.Read(int(fd), p); errors.Is(err, unix.EINTR); {
+			n, err = unix.Read(int(fd), p)
+		}
+	})
+	switch {
+	case failed != nil:
+		return 0, failed
+	case errors.Is(err, unix.EAGAIN):
+		return 0, os.ErrDeadlineExceeded
+	case err != nil:
+		return 0, err
+	case n == 0 && len(p) > 0:
+		return 0, io.EOF
+	}
+	return n, nil
 }
 
 // Write gives the process input.
@@ -71,7 +99,8 @@ func (s *Stream) Resize(rows, cols uint16) error {
 }
 
 // SetReadDeadline makes Reads that wait, now or later, fail from t on with
-// os.ErrDeadlineExceeded.
+// os.ErrDeadlineExceeded. What is there already is read whatever the time: an
+// agent that had to wait for a processor must not lose a process's last words.
 func (s *Stream) SetReadDeadline(t time.Time) error { return s.out.SetReadDeadline(t) }
 
 // Close lets go of both ends.

@@ -239,6 +239,26 @@ func TestAttachedOutputWaitsForItsReader(t *testing.T) {
 	r.wait(b)
 }
 
+// What a process wrote before it ended is there also for a reader who was kept
+// from looking until its time was over.
+func TestLastWordsAreReadWhateverTheTime(t *testing.T) {
+	r := newRig(t)
+	for name, a := range map[string]isolation.Attach{"pipes": {}, "terminal": window} {
+		spec := r.spec("seq 3")
+		spec.Attach = &a
+		b := r.startSpec(spec)
+		defer b.Attached().Close()
+		r.wait(b)
+		if err := b.Attached().SetReadDeadline(time.Now()); err != nil {
+			t.Fatal(err)
+		}
+		out, err := io.ReadAll(b.Attached())
+		if got := strings.ReplaceAll(string(out), "\r\n", "\n"); got != "1\n2\n3\n" || err != nil {
+			t.Errorf("%s: %q, %v", name, got, err)
+		}
+	}
+}
+
 func (r *rig) exec(b *isolation.Box, script string, a isolation.Attach) (*isolation.Guest, *console) {
 	r.t.Helper()
 	g, err := b.Exec(r.t.Context(), isolation.Exec{
