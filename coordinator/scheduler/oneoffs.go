@@ -62,28 +62,59 @@ type OneOff struct {
 	Keep func(ctx context.Context, p store.Placement) error
 }
 
-// Start places a one-off dyno. Of an attached one it returns the secret of its
-// session.
+// Start places a one-off dyno, and returns when Dynos lists it: clients look for
+// it at once. Of an attached one it returns the secret of its session.
 func (s *Scheduler) Start(ctx context.Context, o OneOff) (d Dyno, secret string, err error) {
-	fail := func(err error) (Dyno, string, error) {
+	d, secret, err = s.placeOneOff(ctx, o)
+	if err != nil {
 		return Dyno{}, "", fmt.Errorf("start a one-off dyno: %w", err)
 	}
+	s.awaitShown(ctx, d.Assignment)
+	return d, secret, nil
+}
+
+// showTime bounds the wait for a pass that shows what was just placed: what is
+// placed is started however long its passes take.
+const showTime = 10 * time.Second
+
+func (s *Scheduler) awaitShown(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, showTime)
+	defer cancel()
+	for {
+		st, changed := s.watch()
+		if st != nil {
+			if _, there := st.find(id); there {
+				return
+			}
+			if _, err := s.cfg.Store.Placement(ctx, id); errors.Is(err, store.ErrNotFound) {
+				return // it came and went
+			}
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (s *Scheduler) placeOneOff(ctx context.Context, o OneOff) (d Dyno, secret string, err error) {
 	app, err := s.cfg.Store.App(ctx, o.App)
 	if err != nil {
-		return fail(err)
+		return d, "", err
 	}
 	a, err := s.oneOff(ctx, app, o)
 	if err != nil {
-		return fail(err)
+		return d, "", err
 	}
 	host, err := s.hostFor(ctx, a)
 	if err != nil {
-		return fail(err)
+		return d, "", err
 	}
 	s.oneOffs.Lock() // counting, naming and placing are one step
 	defer s.oneOffs.Unlock()
 	if a.Dyno, err = s.admit(ctx, o); err != nil {
-		return fail(err)
+		return d, "", err
 	}
 	if a.Attach != nil {
 		secret = s.cfg.Attach.Open(attach.Session{ID: a.ID, Host: host, Attach: *a.Attach})
@@ -95,7 +126,7 @@ func (s *Scheduler) Start(ctx context.Context, o OneOff) (d Dyno, secret string,
 	}
 	if err := keep(ctx, p); err != nil {
 		s.cfg.Attach.Cancel(a.ID)
-		return fail(err)
+		return d, "", err
 	}
 	s.cfg.Log.Info("dyno: place", "app", a.App, "dyno", a.Dyno, "assignment", a.ID, "host", host)
 	return (&state{}).show(p), secret, nil

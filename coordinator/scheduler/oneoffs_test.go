@@ -3,6 +3,7 @@ package scheduler
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -43,6 +44,9 @@ func TestOneOff(t *testing.T) {
 		App: app.ID, Command: "worker 42 ; echo", Size: small, Env: map[string]string{"TERM": "xterm"}, Attach: &manifold.Attach{Terminal: true, Rows: 2, Cols: 3},
 	})
 	must(t, err)
+	if dynos := r.sched.Dynos(app.ID); !slices.ContainsFunc(dynos, func(x Dyno) bool { return x.Name == d.Name }) {
+		t.Errorf("who started %s is not shown it: %v", d.Name, dynos)
+	}
 	typ, n, err := manifold.SplitDynoName(d.Name)
 	if typ != "run" || n < 1000 || n > 9999 || err != nil || secret == "" || d.State != manifold.StateStarting || d.Type != "run" || d.Kind != manifold.KindOneOff {
 		t.Errorf("%+v, secret %q", d, secret)
