@@ -24,9 +24,14 @@ const (
 	endHold = 200 * time.Millisecond
 
 	// brief is a session that may be over before the CLI has come to the end of
-	// an input that is empty. The CLI sends a Ctrl-D there, terminal or not, and
-	// dies of an error if the connection has been closed.
+	// an input that is empty. The CLI sends a Ctrl-D there, whether the process
+	// has a terminal or not, and dies of an error if the connection has been
+	// closed.
 	brief = time.Second
+
+	// pause is how long a client may be silent in the middle of an input that
+	// the process did not wait for: its machine may be busy.
+	pause = time.Second
 )
 
 // rendezvous is a client of this protocol.
@@ -63,9 +68,12 @@ func (c *rendezvous) begin() error {
 // that was written: to close over input that nobody read would reset it.
 func (c *rendezvous) finish(int) {
 	c.session.step(func() {
-		wait := endHold
-		if c.inputEnded || c.session.Attach.Terminal && time.Since(c.began) > brief {
+		wait := pause
+		switch is := c.session.Attach; {
+		case c.inputEnded, is.Terminal && time.Since(c.began) > brief:
 			wait = 0
+		case is.Terminal && is.Rows > 0: // its user has one, too, and most likely types on it
+			wait = endHold
 		}
 		_ = c.SetReadDeadline(time.Now().Add(wait))
 	})
@@ -95,7 +103,10 @@ func (c *rendezvous) pump(input *bufio.Reader) {
 			held, data = false, buf[:1+n] // it was a byte of the input
 			c.until(time.Time{})
 		}
-		if !s.Attach.Terminal && n > 0 && data[len(data)-1] == ctrlD {
+		switch ends := n > 0 && data[len(data)-1] == ctrlD; {
+		case s.Attach.Terminal && n > 0:
+			s.step(func() { c.inputEnded = ends })
+		case ends:
 			held, data = true, data[:len(data)-1]
 			c.until(time.Now().Add(endHold))
 		}
@@ -121,7 +132,7 @@ func (c *rendezvous) pump(input *bufio.Reader) {
 // for an error to be closed on while they send.
 func (c *rendezvous) drain(input *bufio.Reader) {
 	for buf := make([]byte, record); ; {
-		_, err := input.Read(buf)
+		n, err := input.Read(buf)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			_ = c.SetReadDeadline(time.Time{}) // the session's timer ends it
@@ -132,6 +143,10 @@ func (c *rendezvous) drain(input *bufio.Reader) {
 		case err != nil:
 			return
 		}
-		_ = c.SetReadDeadline(time.Now().Add(endHold))
+		wait := pause
+		if n > 0 && buf[n-1] == ctrlD {
+			wait = endHold
+		}
+		_ = c.SetReadDeadline(time.Now().Add(wait))
 	}
 }
