@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"manifold/test/port"
 )
 
 // A dyno that does not answer is told of, once it is more than bad luck, and
@@ -40,7 +42,7 @@ func TestFailingDynosAreToldOf(t *testing.T) {
 // Nobody listens: connecting fails.
 func TestUnreachableDynosAreToldOf(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Timeouts.Quarantine = time.Millisecond })
-	addr := deadAddr(t)
+	addr := port.Closed(t)
 	r.routes(nil, addr)
 	for range failingFrom {
 		r.get("/")

@@ -19,8 +19,9 @@ import (
 const (
 	identityFile = "identity.json"
 	tableFile    = "table.json"
-	ackEvery     = 5 * time.Second
 )
+
+var ackEvery = 5 * time.Second // but in a test
 
 // feed keeps the table up to date and the coordinator informed.
 type feed struct {

@@ -24,6 +24,10 @@ const (
 	appHost = "myapp.localhost"
 )
 
+// patience is how long a test waits for what must happen: a machine may be busy
+// with others' tests.
+const patience = time.Minute
+
 // rig is a router without a coordinator: tables are applied by hand, log
 // lines are read from the shipper's queue.
 type rig struct {
@@ -145,17 +149,6 @@ func answers(t testing.TB, text string) string {
 	})
 }
 
-// deadAddr is an address where connections are refused.
-func deadAddr(t testing.TB) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 // get makes one request on a connection of its own.
 func (r *rig) do(method, path string, body io.Reader, header http.Header) (*http.Response, string) {
 	r.t.Helper()
@@ -195,7 +188,7 @@ func (r *rig) dial(text string) (net.Conn, *bufio.Reader) {
 		r.t.Fatal(err)
 	}
 	r.t.Cleanup(func() { c.Close() })
-	_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	if _, err := io.WriteString(c, text); err != nil {
 		r.t.Fatal(err)
 	}
@@ -220,7 +213,7 @@ func answer(t testing.TB, br *bufio.Reader, method string) (*http.Response, stri
 // answer.
 func (r *rig) line() string {
 	r.t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		batch := r.srv.ship.batch("r")
 		for _, s := range batch.Streams {
 			first := manifold.LogBatch{Streams: []manifold.LogStream{{App: s.App, Lines: s.Lines[:1]}}}
@@ -246,7 +239,7 @@ func (r *rig) logged(parts ...string) {
 // until polls for something that happens soon.
 func until(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited too long for: %s", what)
 		}

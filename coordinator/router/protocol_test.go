@@ -143,7 +143,7 @@ func TestRefusedRequests(t *testing.T) {
 		if res.StatusCode != c.status || !res.Close || !strings.Contains(body, "<p>") {
 			t.Errorf("%s: %s", name, res.Status)
 		}
-		if _, err := br.ReadByte(); err != io.EOF {
+		if _, err := br.ReadByte(); err == nil || timedOut(err) {
 			t.Errorf("%s: the connection goes on (%v)", name, err)
 		}
 	}
@@ -433,8 +433,7 @@ func TestErrorPageEscapes(t *testing.T) {
 }
 
 func TestSlowHeaderIsEnded(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Timeouts.Header, c.Timeouts.KeepAlive = 150*ms, 150*ms })
-	r.routes(nil, dynoServer(t, hello("x")))
+	r := newRig(t, func(c *Config) { c.Timeouts.Header = 3 * time.Second }) // for the first line, too
 	c, br := r.dial("GET / HTTP/1.1\r\n")
 	stop := make(chan struct{})
 	defer close(stop)
@@ -451,8 +450,16 @@ func TestSlowHeaderIsEnded(t *testing.T) {
 	if res, _ := answer(t, br, "GET"); res.StatusCode != 408 {
 		t.Fatal(res.Status)
 	}
-	// An idle connection is closed without a word, before or after a request.
-	for _, text := range []string{"", "GET / HTTP/1.1\r\nHost: " + appHost + "\r\n\r\n"} {
+}
+
+// TestIdleConnectionIsEnded without a word, before or after a request.
+func TestIdleConnectionIsEnded(t *testing.T) {
+	for text, change := range map[string]func(*Config){
+		"": func(c *Config) { c.Timeouts.Header = 150 * ms },
+		"GET / HTTP/1.1\r\nHost: " + appHost + "\r\n\r\n": func(c *Config) { c.Timeouts.KeepAlive = 150 * ms },
+	} {
+		r := newRig(t, change)
+		r.routes(nil, dynoServer(t, hello("x")))
 		_, br := r.dial(text)
 		if text != "" {
 			answer(t, br, "GET")

@@ -22,6 +22,7 @@ const (
 	lineCost       = 100
 	batchEvery     = 100 * time.Millisecond
 	streamForget   = time.Hour
+	lastWords      = 5 * time.Second // for a coordinator to take them when the router ends
 )
 
 // shipper sends the apps' log lines to the coordinator. A request only ever
@@ -120,7 +121,7 @@ func (s *shipper) run(ctx context.Context, link *manifold.Link, router string) {
 		select {
 		case <-s.wake:
 		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
 			defer cancel()
 			for s.send(last, link, router) == nil && s.waiting() {
 			}

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // heldConn waits in the middle of being hurried.
@@ -17,12 +19,65 @@ type heldConn struct {
 }
 
 func (c *heldConn) SetReadDeadline(t time.Time) error {
-	if left := time.Until(t); left > 0 && left <= lastChance {
+	if t.After(longAgo) && time.Until(t) <= lastChance {
 		close(c.hurried)
 		<-c.release
-		t = time.Now().Add(left)
+		t = time.Now().Add(lastChance)
 	}
 	return c.TCPConn.SetReadDeadline(t)
+}
+
+// patientConn has all the time a test needs where a shutdown hurries it.
+type patientConn struct{ *net.TCPConn }
+
+func (c patientConn) SetReadDeadline(t time.Time) error {
+	if t.After(longAgo) && time.Until(t) <= firstChance {
+		t = time.Now().Add(patience)
+	}
+	return c.TCPConn.SetReadDeadline(t)
+}
+
+// connected is a user's connection and the router's end of it, which the router
+// has yet to be given.
+func connected(t *testing.T) (user, taken *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	server, err := ln.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return client.(*net.TCPConn), server.(*net.TCPConn)
+}
+
+// wasRead says whether the other end's program has read all that was written.
+func wasRead(t *testing.T, user, taken *net.TCPConn) bool {
+	t.Helper()
+	left := 0
+	for c, which := range map[*net.TCPConn]uint{user: unix.SIOCOUTQ, taken: unix.SIOCINQ} {
+		raw, err := c.SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := raw.Control(func(fd uintptr) {
+			n, err := unix.IoctlGetInt(int(fd), which)
+			if err != nil {
+				t.Error(err)
+			}
+			left += n
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return left == 0
 }
 
 // A request that comes at the very moment at which a shutdown ends its idle
@@ -35,21 +90,8 @@ func TestRequestMeetsShutdown(t *testing.T) {
 		}
 		_, _ = io.WriteString(w, "hello")
 	}))
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	user, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer user.Close()
-	taken, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn := &heldConn{taken.(*net.TCPConn), make(chan struct{}), make(chan struct{})}
+	user, taken := connected(t)
+	conn := &heldConn{taken, make(chan struct{}), make(chan struct{})}
 	r.srv.start(conn)
 	replies := bufio.NewReader(user)
 	ask := func(path string) { fmt.Fprintf(user, "GET %s HTTP/1.1\r\nHost: %s\r\n\r\n", path, appHost) }
@@ -69,10 +111,7 @@ func TestRequestMeetsShutdown(t *testing.T) {
 	go func() { r.srv.shutdown(10*time.Second, func() {}); close(ended) }()
 	<-conn.hurried
 	ask("/slow")
-	select { // whichever goes first
-	case <-time.After(lastChance):
-	case <-ended:
-	}
+	until(t, "the request to be read", func() bool { return wasRead(t, user, taken) })
 	close(conn.release)
 	if res, text := answer(t, replies, "GET"); res.StatusCode != 200 || text != "hello" {
 		t.Errorf("%d %q", res.StatusCode, text)

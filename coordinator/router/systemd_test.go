@@ -54,7 +54,7 @@ func TestStoredSocketCanBeClosed(t *testing.T) {
 		if !errors.Is(err, net.ErrClosed) {
 			t.Error(err)
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("the router still waits for a connection")
 	}
 }
