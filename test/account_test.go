@@ -124,7 +124,7 @@ func (u *owned) isNamed() {
 	host := u.app + ".example.com"
 	answers := func(s *session, yes bool, hosts ...string) {
 		for _, h := range hosts {
-			platform.Eventually(s.t, 20*time.Second, func() error {
+			platform.Eventually(s.t, time.Minute, func() error {
 				if status, why := statusOf(s.p, h); (status == 200) != yes {
 					return fmt.Errorf("%s answers %d %s", h, status, why)
 				}
@@ -169,7 +169,7 @@ func (u *owned) switches() {
 	})
 	u.does("labs:info", "labs:info log-runtime-metrics", `Enabled: +true`, "its state and what it is for", nil)
 	u.shows("labs:enable", "log-runtime-metrics: the dynos' memory and load are in the log", func(s *session) {
-		platform.Eventually(s.t, 40*time.Second, func() error { return s.p.LogContains(s.t, u.app, "sample#memory_total=") })
+		platform.Eventually(s.t, 90*time.Second, func() error { return s.p.LogContains(s.t, u.app, "sample#memory_total=") })
 	})
 	u.does("labs:disable", "labs:disable log-runtime-metrics", "done", "the app's feature is off", func(s *session, _ string) {
 		var f struct{ Enabled bool }
@@ -403,7 +403,7 @@ func TestHerokuLogin(t *testing.T) {
 	c = command("login")
 	c.expect("Press any key")
 	c.enter("y")
-	page := strings.TrimSpace(c.expect(`http://\S+/auth/browser/[A-Z0-9]+`))
+	page := strings.TrimSpace(c.expect(`http://\S+/auth/browser/[A-Z0-9]+\s`))
 	res, err := platform.Loopback.PostForm(page, url.Values{"do": {"login"}, "email": {email}, "password": {password}})
 	if err != nil {
 		t.Fatal(err)

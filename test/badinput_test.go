@@ -242,7 +242,7 @@ func TestBadTokens(t *testing.T) {
 		_ = cmd.Wait()
 		stranger.NothingLeft(t)
 	}()
-	platform.Eventually(t, 20*time.Second, func() error {
+	platform.Eventually(t, time.Minute, func() error {
 		if !strings.Contains(out.String(), "token") {
 			return fmt.Errorf("the agent does not say that its token is wrong: %s", out.String())
 		}

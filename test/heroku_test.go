@@ -163,7 +163,10 @@ func dynoIDs(t *testing.T, p *platform.Instance, app string) map[string]string {
 // dynosUp says whether exactly these dynos are there and up.
 func dynosUp(t *testing.T, p *platform.Instance, app string, names ...string) error {
 	t.Helper()
-	all := dynos(t, p, app)
+	return areUp(dynos(t, p, app), names...)
+}
+
+func areUp(all []dyno, names ...string) error {
 	want := map[string]bool{}
 	for _, n := range names {
 		want[n] = true
@@ -185,15 +188,16 @@ func dynosUp(t *testing.T, p *platform.Instance, app string, names ...string) er
 // now, and all are up.
 func dynosReplaced(t *testing.T, p *platform.Instance, app string, before map[string]string, names ...string) error {
 	t.Helper()
-	if err := dynosUp(t, p, app, slices.Collect(maps.Keys(before))...); err != nil {
+	all := dynos(t, p, app)
+	if err := areUp(all, slices.Collect(maps.Keys(before))...); err != nil {
 		return err
 	}
-	for dyno, id := range dynoIDs(t, p, app) {
-		switch replaced := before[dyno] != id; {
-		case replaced && !slices.Contains(names, dyno):
-			t.Fatalf("%s is another dyno; only %v should be", dyno, names)
-		case !replaced && slices.Contains(names, dyno):
-			return fmt.Errorf("%s is still the same dyno", dyno)
+	for _, d := range all {
+		switch replaced := before[d.Name] != d.ID; {
+		case replaced && !slices.Contains(names, d.Name):
+			t.Fatalf("%s is another dyno; only %v should be", d.Name, names)
+		case !replaced && slices.Contains(names, d.Name):
+			return fmt.Errorf("%s is still the same dyno", d.Name)
 		}
 	}
 	return nil

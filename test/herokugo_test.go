@@ -171,8 +171,7 @@ func TestHerokuGo(t *testing.T) {
 		got[*heroku.AppWebhookDeleteResult](t)(h.AppWebhookDelete(ctx, name, hook.ID))
 	})
 	t.Run("another owner", func(t *testing.T) {
-		const email = "go@example.com"
-		p.Coordinator(t, "", "user", "add", email)
+		email, _ := someone(t, p)
 		got[*heroku.Collaborator](t)(h.CollaboratorCreate(ctx, name, heroku.CollaboratorCreateOpts{User: email}))
 		got[*heroku.Collaborator](t)(h.CollaboratorInfo(ctx, name, email))
 		got[*heroku.Collaborator](t)(h.CollaboratorDelete(ctx, name, email))

@@ -98,7 +98,7 @@ func (u *level1) looks() {
 	u.shows("open", "a browser was started with the app's address, which answers", func(s *session) {
 		s.env = append(s.env, "BROWSER="+filepath.Join(filepath.Dir(opened), "browser"))
 		s.run("open")
-		platform.Eventually(s.t, 20*time.Second, func() error {
+		platform.Eventually(s.t, time.Minute, func() error {
 			if text, err := os.ReadFile(opened); err != nil || !strings.HasPrefix(string(text), "http://"+u.app+".localhost:") {
 				return fmt.Errorf("the browser was given %q, %v", text, err)
 			}
@@ -257,7 +257,7 @@ func (u *level1) reads() {
 func (u *level1) hides() {
 	visitors := func(app string, want int, page string) func(*session, string) {
 		return func(s *session, _ string) {
-			platform.Eventually(s.t, 20*time.Second, func() error {
+			platform.Eventually(s.t, time.Minute, func() error {
 				status, body, err := s.p.Visit(app, "/")
 				if err != nil || status != want || !strings.Contains(body, page) {
 					return fmt.Errorf("%s answers %d %.200q %w, want %d %q", app, status, body, err, want, page)

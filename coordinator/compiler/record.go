@@ -69,10 +69,11 @@ func (b *build) write(ctx context.Context) error {
 }
 
 // build runs a build that has begun to its end, and tells everyone of it: its
-// record is final before its output ends.
+// record is final and its place free before its output ends, for whoever reads
+// that and begins the next one.
 func (b *build) build(ctx context.Context) (manifold.Release, error) {
-	defer b.leave()
 	defer b.output.Close()
+	defer b.leave()
 	b.say("Build started by user %s", b.By.Email)
 	release, err := b.run(ctx)
 	b.record.Status = manifold.BuildFailed

@@ -9,6 +9,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"manifold"
 )
@@ -27,6 +28,38 @@ func TestABuildIsWrittenDown(t *testing.T) {
 	if last := r.store.builds[len(r.store.builds)-1]; len(r.store.builds) != 2 || last.ID != started.ID || last.Status != manifold.BuildSucceeded || last.Output != started.Output {
 		t.Errorf("written down: %+v", r.store.builds)
 	}
+}
+
+// Whoever has read a build's output to its end may begin the next one at once.
+func TestOneBuildAfterTheOther(t *testing.T) {
+	r := newRig(t, nil)
+	entered, on := make(chan struct{}), make(chan struct{})
+	r.runner.during = func(context.Context) { close(entered); <-on }
+	started, err := r.Start(r.req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	r.mu.Lock() // the build cannot give its place back
+	close(on)
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		_ = r.cfg.Outputs.Copy(t.Context(), started.Output, io.Discard)
+	}()
+	select {
+	case <-ended:
+		t.Error("the output ended before the build gave its place back")
+	case <-time.After(300 * time.Millisecond):
+	}
+	r.mu.Unlock()
+	<-ended
+	r.runner.during = nil
+	next, err := r.Start(r.req)
+	if err != nil {
+		t.Fatalf("the next build: %v", err)
+	}
+	_ = r.cfg.Outputs.Copy(t.Context(), next.Output, io.Discard)
 }
 
 func TestCancel(t *testing.T) {

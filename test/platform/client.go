@@ -40,9 +40,12 @@ func Eventually(t testing.TB, limit time.Duration, check func() error) time.Dura
 	}
 }
 
-// Loopback is how tests reach the platform: never through a proxy.
+// Loopback is how tests reach the platform: never through a proxy, and not on
+// a connection that the other side is about to close for its idleness.
 // What passes is held against Heroku's description of its API.
-var Loopback = &http.Client{Timeout: 90 * time.Second, Transport: Schema.Watch(&http.Transport{Proxy: nil, MaxIdleConnsPerHost: 32})}
+var Loopback = &http.Client{Timeout: 90 * time.Second, Transport: Schema.Watch(&http.Transport{
+	Proxy: nil, MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second,
+})}
 
 // Schema has seen every answer of the Platform API that the tests of this
 // process asked for, by Loopback or by the heroku CLI.

@@ -10,15 +10,14 @@ import (
 )
 
 // NothingLeft fails the test if anything of the instance is left. What the
-// host's init has to reap gets a moment.
+// host's init has to reap gets its time.
 func (p *Instance) NothingLeft(t testing.TB) {
 	t.Helper()
 	var left []string
-	for range 50 {
+	for began := time.Now(); time.Since(began) < time.Minute; <-time.After(100 * time.Millisecond) {
 		if left = p.Leftovers(); len(left) == 0 {
 			return
 		}
-		<-time.After(100 * time.Millisecond)
 	}
 	t.Errorf("left on the machine: %q", left)
 }

@@ -50,8 +50,21 @@ const (
 	uidRange = 1024 << 16
 )
 
-// startDeadline is for `manifold run` to have its sample app answering.
-const startDeadline = 3 * time.Minute
+// Each Instance has ports of its own, below those that the kernel gives to
+// whoever asks for any (ip_local_port_range): one of these could be somebody
+// else's by the time `manifold run` opens it, or opens it again.
+const (
+	firstPort     = 21_000
+	instancePorts = 8
+)
+
+// startDeadline is for `manifold run` to have its sample app answering,
+// stopDeadline for it to have ended: it allows the agent 70 s, and then each
+// daemon 10 s.
+const (
+	startDeadline = 3 * time.Minute
+	stopDeadline  = 3 * time.Minute
+)
 
 // New draws settings that no other instance on this machine has. dir will hold
 // all that is the instance's.
@@ -61,14 +74,6 @@ func New(dir string) (*Instance, error) {
 		return nil, err
 	}
 	p.Name = fmt.Sprintf("mt%02d", p.number)
-	for _, addr := range []*string{&p.API, &p.TLS, &p.Attach, &p.Router, &p.Fleet} {
-		l, err := net.Listen("tcp", "127.0.0.1:0")
-		if err != nil {
-			return nil, err
-		}
-		defer l.Close() // all are held until all are drawn
-		*addr = fmt.Sprintf("localhost:%d", l.Addr().(*net.TCPAddr).Port)
-	}
 	if err := os.MkdirAll(p.Home, 0o755); err != nil {
 		return nil, err
 	}
@@ -82,13 +87,27 @@ func (p *Instance) draw() error {
 		if err != nil {
 			return err
 		}
-		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil {
+		if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) == nil && p.ports() == nil {
 			p.hold = f
 			return nil
 		}
 		f.Close()
 	}
 	return errors.New("all Instance numbers are taken by other tests")
+}
+
+// ports gives the instance the ports that belong to its number, unless somebody
+// has one of them.
+func (p *Instance) ports() error {
+	for i, addr := range []*string{&p.API, &p.TLS, &p.Attach, &p.Router, &p.Fleet} {
+		*addr = fmt.Sprintf("localhost:%d", firstPort+p.number*instancePorts+i)
+		l, err := net.Listen("tcp", *addr)
+		if err != nil {
+			return err
+		}
+		l.Close()
+	}
+	return nil
 }
 
 func (p *Instance) Environ() []string {
@@ -179,7 +198,7 @@ func (p *Instance) Stop() error {
 	if p.Signal(syscall.SIGINT) != nil {
 		return nil
 	}
-	if err := p.Wait(90 * time.Second); err != nil {
+	if err := p.Wait(stopDeadline); err != nil {
 		return fmt.Errorf("stop: %w\n%s", err, p.Printed())
 	}
 	return nil
@@ -203,6 +222,7 @@ func (p *Instance) PID(args ...string) (int, error) {
 		return 0, err
 	}
 	want := filepath.Join(Programs, args[0]) + "\x00" + strings.Join(append(args[1:], ""), "\x00")
+	parents := map[int]int{}
 	for _, dir := range entries {
 		line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 		if err != nil || string(line) != want {
@@ -210,17 +230,25 @@ func (p *Instance) PID(args ...string) (int, error) {
 		}
 		env, _ := os.ReadFile(filepath.Join(dir, "environ"))
 		if bytes.Contains(env, []byte("MANIFOLD_HOME="+p.Home+"\x00")) {
-			var pid int
-			_, err := fmt.Sscanf(filepath.Base(dir), "%d", &pid)
-			return pid, err
+			var pid, parent int
+			stat, _ := os.ReadFile(filepath.Join(dir, "stat"))
+			_, rest, _ := strings.Cut(string(stat), ") ") // these programs' names have no bracket
+			if _, err := fmt.Sscanf(filepath.Base(dir)+" "+rest, "%d %1s %d", &pid, new(string), &parent); err == nil {
+				parents[pid] = parent
+			}
+		}
+	}
+	for pid, parent := range parents {
+		if _, itself := parents[parent]; !itself { // else it is a child on its way to another program
+			return pid, nil
 		}
 	}
 	return 0, fmt.Errorf("no process %q of this instance", args)
 }
 
-// Agent speaks to the agent's socket.
+// Agent speaks to the agent's socket. A teardown is answered when it is done.
 func (p *Instance) Agent() *http.Client {
-	return &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+	return &http.Client{Timeout: stopDeadline, Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", filepath.Join(p.Run, "agent.sock"))
