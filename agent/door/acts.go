@@ -58,6 +58,7 @@ func (d *Door) teardown(w http.ResponseWriter, r *http.Request) error {
 		return refuse(http.StatusInternalServerError, "teardown_failed", "%v", err)
 	}
 	_ = ok(w, map[string]string{"status": "torn down"})
+	_ = http.NewResponseController(w).Flush() // the door, once told, has no time for answers that are still to be sent
 	select {
 	case d.torn <- struct{}{}:
 	default:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"manifold"
 )
@@ -44,11 +45,17 @@ func (d *Door) answering(h handler) http.Handler {
 	})
 }
 
-// answer writes v as JSON. A client that left is nobody to tell.
+// answer writes v as JSON, with its length: what was flushed is all of it. A
+// client that left is nobody to tell.
 func answer(w http.ResponseWriter, status int, v any) error {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Content-Length", strconv.Itoa(len(text)+1))
 	w.WriteHeader(status)
-	_ = json.NewEncoder(w).Encode(v)
+	_, _ = w.Write(append(text, '\n'))
 	return nil
 }
 

@@ -24,6 +24,7 @@ import (
 type fakeAgent struct {
 	Acts      // nil: no other act is asked for
 	teardowns atomic.Int32
+	tearing   func() // called while it is torn down
 }
 
 func (*fakeAgent) Alive(context.Context) error { return nil }
@@ -55,6 +56,9 @@ func (*fakeAgent) Statuses() []Status {
 
 func (f *fakeAgent) Teardown(_ context.Context, now bool) error {
 	f.teardowns.Add(1)
+	if f.tearing != nil {
+		f.tearing()
+	}
 	if !now {
 		return fmt.Errorf("it does not end")
 	}
@@ -65,6 +69,7 @@ func (f *fakeAgent) Teardown(_ context.Context, now bool) error {
 type rig struct {
 	*http.Client
 	agent  *fakeAgent
+	door   *Door
 	dir    string
 	served chan bool
 }
@@ -84,6 +89,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.door = d
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {
@@ -156,6 +162,16 @@ func TestAnswersAndErrorsAreJSON(t *testing.T) {
 		if status != c.status || !strings.Contains(body, c.says) || !json.Valid([]byte(body)) {
 			t.Errorf("%s %s: %d %s", c.method, c.path, status, body)
 		}
+	}
+}
+
+func TestTeardownIsAnsweredBeforeTheDoorEnds(t *testing.T) {
+	r := newRig(t)
+	r.agent.tearing = r.door.audit.mu.Lock // its request hangs on its way out, as on a host that stands still
+	status, body, err := r.tryToAsk(t, "POST", "/v1/teardown?now=true")
+	r.door.audit.mu.Unlock()
+	if err != nil || status != 200 {
+		t.Errorf("a teardown that was done is answered %d %q, %v", status, body, err)
 	}
 }
 
