@@ -67,7 +67,7 @@ func (d *driver) restart(ctx context.Context) (inPlace bool, err error) {
 	d.mu.Lock()
 	d.leave = true
 	d.mu.Unlock()
-	if d.a.tell(ctx) == nil {
+	if d.a.observeOnce(ctx) == nil { // with all its patience: in place requests fail, which one that is only slow spares them
 		return false, nil
 	}
 	d.mu.Lock()

@@ -237,6 +237,7 @@ type fakeUp struct {
 	mu    sync.Mutex
 	logs  map[string][]manifold.LogLine // by stream, doubles dropped
 	fail  error                         // of every Post and Do
+	slow  time.Duration                 // is how long a Post takes; set before the agent starts
 	batch []manifold.LogBatch
 	puts  int
 }
@@ -257,7 +258,10 @@ func (u *fakeUp) Attach(context.Context, string) (io.ReadWriteCloser, manifold.A
 	return nil, manifold.Attach{}, &manifold.StatusError{Status: http.StatusGone}
 }
 
-func (u *fakeUp) Post(_ context.Context, path string, v any) error {
+func (u *fakeUp) Post(ctx context.Context, path string, v any) error {
+	if u.slow > 0 && !sleep(ctx, u.slow) {
+		return ctx.Err()
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.fail != nil {

@@ -122,6 +122,25 @@ func TestImageThatIsWrongIsALaunchFailure(t *testing.T) {
 	})
 }
 
+// A coordinator on a busy machine is slow to take a restart's wish, and not
+// away: the dyno stays until it has replaced it.
+func TestRestartIsLeftToASlowCoordinator(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.up.slow = 5 * time.Second
+		a := fakeAssignment()
+		agent := w.start()
+		agent.uplink.set(nil) // it has joined; what is said goes to w.up
+		w.want(a)
+		time.Sleep(time.Second)
+		before := w.dyno(a)
+		inPlace, err := agent.Restart(t.Context(), a.ID)
+		time.Sleep(time.Second)
+		if now := w.dyno(a); inPlace || err != nil || now.Run != before.Run || now.State != manifold.StateUp {
+			t.Errorf("in place: %t, %v; it was %+v and is %+v", inPlace, err, before, now)
+		}
+	})
+}
+
 func TestHungPID1IsKilled(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		w.host.onStart = func(b *fakeBox) error { b.deaf = true; return nil }
