@@ -7,11 +7,26 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 
 	"manifold"
 )
+
+// goneWithin is how long the kernel may take for what it removes by itself: a
+// loop device goes with its last user, and a host has those who look into every
+// device for a moment.
+const goneWithin = 10 * time.Second
+
+// remains are the leftovers that stay.
+func remains(s manifold.Settings, patience time.Duration) []string {
+	for until := time.Now().Add(patience); ; time.Sleep(50 * time.Millisecond) {
+		if left := leftovers(s); len(left) == 0 || time.Now().After(until) {
+			return left
+		}
+	}
+}
 
 // leftovers looks for everything that may carry our mark outside
 // $MANIFOLD_HOME and returns a line for each find. It removes nothing: the

@@ -27,7 +27,7 @@ func (m *machine) stop() error {
 	for i := len(m.daemons) - 1; i >= 0; i-- {
 		m.daemons[i].stop(daemonPatience)
 	}
-	if left := leftovers(m.Settings); len(left) > 0 {
+	if left := remains(m.Settings, goneWithin); len(left) > 0 {
 		errs = append(errs, leftoverError(left))
 	}
 	err := errors.Join(errs...)
