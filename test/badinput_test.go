@@ -31,7 +31,7 @@ func tight(t *testing.T) *platform.Instance {
 			"release": "#!/bin/sh\nprintf -- '---\\ndefault_process_types:\\n  web: sleep 1000\\n'\n",
 		})
 	}
-	p.Extra = []string{"MANIFOLD_BUILD_TIMEOUT=25s", "MANIFOLD_SLUG_LIMIT=40", "MANIFOLD_BUILDPACKS=" + packs}
+	p.Extra = []string{"MANIFOLD_BUILD_TIMEOUT=50s", "MANIFOLD_SLUG_LIMIT=40", "MANIFOLD_BUILDPACKS=" + packs}
 	if err := p.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -44,7 +44,7 @@ func TestBadBuilds(t *testing.T) {
 	t.Parallel() // a platform of its own
 	p := tight(t)
 	good := map[string]string{"Procfile": "web: python3 app.py\n", "requirements.txt": "", "app.py": answering("good")}
-	hangs := badBuild{name: "compile hangs", buildpack: "hanging", files: good, words: []string{"took longer than 25s"}}
+	hangs := badBuild{name: "compile hangs", buildpack: "hanging", files: good, words: []string{"took longer than 50s"}}
 	t.Run("beside each other", func(t *testing.T) {
 		t.Run("one that hangs", func(t *testing.T) {
 			t.Parallel()
