@@ -110,7 +110,7 @@ func (k *keeper) run(done <-chan struct{}) bool {
 // another waits until a daemon runs that was not there at the last call.
 func (k *keeper) another() {
 	k.t.Helper()
-	platform.Eventually(k.t, 30*time.Second, func() error {
+	platform.Eventually(k.t, time.Minute, func() error {
 		k.mu.Lock()
 		defer k.mu.Unlock()
 		if k.starts == k.seen {
@@ -176,10 +176,13 @@ func TestAgentKilled(t *testing.T) {
 		}
 	}
 	visited := requests.report()
-	boxes, _ := filepath.Glob(filepath.Join(p.Home, "agent", "runs", "*-*-*-*-*"))
-	if len(boxes) != n.dynos {
-		t.Errorf("%d dynos have %d boxes: %q", n.dynos, len(boxes), boxes)
-	}
+	var boxes []string
+	platform.Eventually(t, time.Minute, func() error { // an agent that was just killed had no time to put others away
+		if boxes, _ = filepath.Glob(filepath.Join(p.Home, "agent", "runs", "*-*-*-*-*")); len(boxes) != n.dynos {
+			return fmt.Errorf("%d dynos have %d boxes: %q", n.dynos, len(boxes), boxes)
+		}
+		return nil
+	})
 	for _, app := range apps {
 		scale(t, p, app, 0)
 		settled(t, p, app, 0)

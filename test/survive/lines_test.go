@@ -158,7 +158,7 @@ func (l *ledger) enter(line string) {
 // them: a row of the table.
 func (l *ledger) close() string {
 	l.t.Helper()
-	platform.Eventually(l.t, 60*time.Second, func() error {
+	platform.Eventually(l.t, time.Minute, func() error {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		for run, a := range l.runs {

@@ -95,7 +95,7 @@ func repository(t *testing.T) (dir string) {
 // answers waits until the coordinator does.
 func answers(t *testing.T, p *platform.Instance) {
 	t.Helper()
-	platform.Eventually(t, 60*time.Second, func() error {
+	platform.Eventually(t, time.Minute, func() error {
 		res, err := http.Get("http://" + p.API + "/schema")
 		if err == nil {
 			res.Body.Close()
