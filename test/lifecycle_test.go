@@ -42,8 +42,8 @@ func TestRunStopAndRunAgain(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("measured: second run ready after %.1f s", p.ReadyAfter.Seconds())
-	if p.ReadyAfter > 10*time.Second {
-		t.Errorf("the second run took %s, more than 10 s", p.ReadyAfter)
+	if p.ReadyAfter > 30*time.Second { // two or three, unless the machine stands still
+		t.Errorf("the second run took %s, more than 30 s", p.ReadyAfter)
 	}
 	if strings.Contains(p.Printed(), "git push http") {
 		t.Error("the second run pushed the sample again")
@@ -150,15 +150,18 @@ func TestHurriedStop(t *testing.T) {
 		if err := p.Signal(syscall.SIGINT); err != nil {
 			t.Fatal(err)
 		}
-		platform.Eventually(t, 30*time.Second, func() error {
+		platform.Eventually(t, time.Minute, func() error {
 			if !strings.Contains(p.Printed(), "Stopping every dyno") {
 				return fmt.Errorf("not stopping yet")
 			}
 			return nil
 		})
 	}
-	if err := p.Wait(25 * time.Second); err != nil {
+	if err := p.Wait(90 * time.Second); err != nil {
 		t.Fatal(err)
+	}
+	if !strings.Contains(p.Printed(), "Killing every dyno now") {
+		t.Errorf("the second Ctrl-C hurried nothing:\n%s", p.Printed())
 	}
 	t.Logf("measured: a stubborn dyno was gone %.1f s after two Ctrl-C", time.Since(began).Seconds())
 }
@@ -177,25 +180,26 @@ func TestPortTaken(t *testing.T) {
 	}
 }
 
-// runs names every run of an app, as the agent's own door shows it.
+// runs names every run of an app's formation, as the agent's own door shows it:
+// a build that has ended may still be there for a while.
 func runs(t *testing.T, p *platform.Instance, app string) (text string) {
 	t.Helper()
-	platform.Eventually(t, 20*time.Second, func() error {
+	platform.Eventually(t, time.Minute, func() error {
 		res, err := p.Agent().Get("http://agent/v1/ps")
 		if err != nil {
 			return err
 		}
 		defer res.Body.Close()
 		var all []struct {
-			Name, Run string
-			App       string `json:"app_name"`
+			Name, Run, Kind string
+			App             string `json:"app_name"`
 		}
 		if err := json.NewDecoder(res.Body).Decode(&all); err != nil {
 			return err
 		}
 		text = ""
 		for _, d := range all {
-			if d.App == app {
+			if d.App == app && d.Kind == "formation" {
 				text += d.Name + "=" + d.Run + " "
 			}
 		}

@@ -97,7 +97,7 @@ func (r runner) drains() {
 	}
 	arrives := func(text string) {
 		r.Helper()
-		platform.Eventually(r, 30*time.Second, func() error {
+		platform.Eventually(r, time.Minute, func() error {
 			_, _, _ = r.p.Visit(r.app, "/"+text)
 			mu.Lock()
 			defer mu.Unlock()
@@ -225,7 +225,7 @@ func (r runner) logRate(each uint64) {
 	cli.scan(out)
 	r.followTail(ctx, tail)
 	r.p.Call(r, "POST", "/apps/"+r.app+"/log-drains", map[string]string{"url": r.drainTo(drain)}, nil)
-	platform.Eventually(r, 60*time.Second, func() error { // until all three are there
+	platform.Eventually(r, time.Minute, func() error { // until all three are there
 		_, _, _ = r.p.Visit(r.app, "/")
 		for _, d := range []*reader{cli, tail, drain} {
 			if !d.sees() {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -60,7 +61,7 @@ func newest(t *testing.T, p *platform.Instance, app string) release {
 func settled(t *testing.T, p *platform.Instance, app, status string, version int) release {
 	t.Helper()
 	var r release
-	platform.Eventually(t, 60*time.Second, func() error {
+	platform.Eventually(t, time.Minute, func() error {
 		if r = newest(t, p, app); r.Status != status || r.Version != version {
 			return fmt.Errorf("the newest release is v%d %s, want v%d %s", r.Version, r.Status, version, status)
 		}
@@ -88,7 +89,7 @@ func TestReleasePhase(t *testing.T) {
 	p.Answers(t, app, "/", "first")
 	for _, want := range []string{"app[api]: Build started by user ", "app[api]: Deploy ", "app[api]: Running release v3 commands by user ",
 		"app[release.", "app[api]: Release v3 created by user ", "app[api]: Build succeeded"} {
-		platform.Eventually(t, 30*time.Second, func() error { return p.LogContains(t, app, want) })
+		platform.Eventually(t, time.Minute, func() error { return p.LogContains(t, app, want) })
 	}
 
 	// A config change runs it too; one that fails keeps the old release, and
@@ -175,12 +176,12 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"WAIT": "for a file"}, nil)
 
 	// v4's command waits, and the coordinator is killed meanwhile.
-	dyno := func() (name string) {
-		platform.Eventually(t, 30*time.Second, func() error {
+	dyno := func(before ...string) (name string) { // before: those that may still be there
+		platform.Eventually(t, 2*time.Minute, func() error {
 			var dynos []struct{ Name, State string }
 			p.Call(t, "GET", "/apps/"+app+"/dynos", nil, &dynos)
 			for _, d := range dynos {
-				if strings.HasPrefix(d.Name, "release.") && d.State == "up" {
+				if strings.HasPrefix(d.Name, "release.") && d.State == "up" && !slices.Contains(before, d.Name) {
 					name = d.Name
 					return nil
 				}
@@ -194,7 +195,7 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	}
 	first := dyno()
 	kill9(t, p, "manifold-coordinator")
-	platform.Eventually(t, 30*time.Second, func() error { return apiUp(p) })
+	platform.Eventually(t, time.Minute, func() error { return apiUp(p) })
 	if r := newest(t, p, app); r.Status != "pending" {
 		t.Errorf("after the kill v4 is %s", r.Status)
 	}
@@ -221,7 +222,7 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 	if err := push.Start(); err != nil {
 		t.Fatal(err)
 	}
-	second := dyno()
+	second := dyno(first)
 	p.PushRefused(t, dir, app, "Another push to this app is being built")
 	if err := syscall.Kill(-push.Process.Pid, syscall.SIGKILL); err != nil {
 		t.Error(err)
@@ -235,8 +236,8 @@ func TestReleasePhaseIsNotDisturbed(t *testing.T) {
 
 	// Its owner stops a command that hangs; what they change meanwhile follows.
 	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]any{"WAIT": "for nothing"}, nil)
-	hanging := dyno()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	hanging := dyno(first, second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	unset := p.HerokuCommand(ctx, t, dir, "config:unset", "WAIT", "-a", app)
 	var said bytes.Buffer

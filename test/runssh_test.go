@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -24,7 +25,7 @@ func TestRunOverSSH(t *testing.T) {
 		t.Fatal("the CLI needs ssh for this: apt-get install openssh-client")
 	}
 	p := own(t)
-	p.Extra = append(p.Extra, "MANIFOLD_ATTACH_FORM=ssh", "MANIFOLD_ONEOFF_LIMIT=2")
+	p.Extra = append(p.Extra, "MANIFOLD_ATTACH_FORM=ssh", fmt.Sprint("MANIFOLD_ONEOFF_LIMIT=", oneOffLimit))
 	if err := p.WithoutSample(); err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +34,7 @@ func TestRunOverSSH(t *testing.T) {
 	}
 	oneByOne(t, p, []runTest{
 		{"terminal", runner.sshTerminal}, {"exit codes", runner.sshExitCodes}, {"pipes", runner.sshPipes}, {"lost client", runner.sshLostClient},
-		{"secret used twice", runner.sshSecretTwice}, {"limit", runner.oneOffLimit},
+		{"secret used twice", runner.sshSecretTwice}, {"limit", runner.limit},
 	}...)
 }
 
@@ -57,7 +58,7 @@ func (r runner) sshTerminal() {
 	if status := c.exit(); status != 0 {
 		r.Errorf("the CLI exited with %d, want 0 without -x", status)
 	}
-	r.gone(30 * time.Second)
+	r.gone()
 }
 
 func (r runner) sshExitCodes() {
@@ -74,7 +75,7 @@ func (r runner) sshExitCodes() {
 	if out, status := r.piped("", "run:inside", "web.1", "-a", r.app, "--", "echo inside $DYNO"); status != 0 || out != "inside web.1\n" {
 		r.Errorf("heroku run:inside: status %d, %q", status, out)
 	}
-	r.gone(30 * time.Second)
+	r.gone()
 }
 
 // sshPipes sends 100 MB of every byte there is through a dyno and back.
@@ -95,7 +96,7 @@ func (r runner) sshPipes() {
 	if out, status := r.piped("\x00\xff\x04", "run", "-a", r.app, "--", "wc -c; tty"); status != 0 || out != "3\nnot a tty\n" {
 		r.Errorf("three bytes in: status %d, %q", status, out)
 	}
-	r.gone(30 * time.Second)
+	r.gone()
 }
 
 type counter struct{ n int }
@@ -110,7 +111,7 @@ func (r runner) sshLostClient() {
 		r.Fatal(err)
 	}
 	c.exit()
-	r.gone(20 * time.Second)
+	r.gone()
 	r.logged("heroku[" + name + "]: Client connection closed. Sending SIGHUP to all processes")
 }
 
@@ -136,31 +137,43 @@ func (r runner) sshSecretTwice() {
 		r.Errorf("the second use of a secret: %s", res.Status)
 	}
 	conn.Close()
-	r.gone(45 * time.Second)
+	r.gone()
 }
 
-// oneOffLimit: the platform allows two.
-func (r runner) oneOffLimit() {
+// oneOffLimit is what the platform allows. One that ended counts until its host
+// has put it away, so the tests before need more than they have at a time.
+const oneOffLimit = 4
+
+func (r runner) limit() {
 	var names []string
-	for range 2 {
-		name, _ := r.start(map[string]any{"command": "sleep 1000"})
-		names = append(names, name)
+	for range oneOffLimit {
+		names = append(names, r.startWhenRoom("sleep 1000"))
 	}
 	out, status := r.piped("", "run", "-a", r.app, "--", "true")
-	r.p.Refused(r, 422, "POST", "/apps/"+r.app+"/dynos", map[string]any{"command": "true"}, "Cannot run more than 2 Standard-1X one-off dynos at once")
+	r.p.Refused(r, 422, "POST", "/apps/"+r.app+"/dynos", map[string]any{"command": "true"}, fmt.Sprintf("Cannot run more than %d Standard-1X one-off dynos at once", oneOffLimit))
 	if status == 0 {
-		r.Errorf("a third one-off dyno ran: %q", out)
+		r.Errorf("one more one-off dyno ran: %q", out)
 	}
 	for _, name := range names {
 		r.p.Call(r, "POST", "/apps/"+r.app+"/dynos/"+name+"/actions/stop", nil, nil)
 	}
-	r.gone(45 * time.Second)
-	platform.Eventually(r, 20*time.Second, func() error { // there is room again, when the last of them is forgotten
-		status, text := r.p.Request(r, "POST", "/apps/"+r.app+"/dynos", r.p.Token, map[string]any{"command": "true"})
-		if status/100 != 2 {
+	r.gone()
+	r.startWhenRoom("true")
+	r.gone()
+}
+
+// startWhenRoom starts a one-off dyno as soon as so many of those before are
+// forgotten.
+func (r runner) startWhenRoom(command string) (name string) {
+	r.Helper()
+	platform.Eventually(r, time.Minute, func() error {
+		status, text := r.p.Request(r, "POST", "/apps/"+r.app+"/dynos", r.p.Token, map[string]any{"command": command})
+		var d struct{ Name string }
+		if err := json.Unmarshal(text, &d); status/100 != 2 || err != nil {
 			return fmt.Errorf("%d %s", status, text)
 		}
+		name = d.Name
 		return nil
 	})
-	r.gone(30 * time.Second)
+	return name
 }

@@ -62,7 +62,7 @@ func kill9(t *testing.T, p *platform.Instance, args ...string) {
 	if err := syscall.Kill(old, syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	took := platform.Eventually(t, 30*time.Second, func() error {
+	took := platform.Eventually(t, time.Minute, func() error {
 		now, err := p.PID(args...)
 		if err != nil {
 			return err
@@ -92,7 +92,7 @@ func TestKill9Coordinator(t *testing.T) {
 		t.Cleanup(func() { p.DeleteApp(name) })
 		p.Call(t, "PATCH", "/apps/"+name+"/config-vars", map[string]string{"N": fmt.Sprint(i)}, nil)
 		kill9(t, p, "manifold-coordinator")
-		took := platform.Eventually(t, 30*time.Second, func() error { return apiUp(p) })
+		took := platform.Eventually(t, time.Minute, func() error { return apiUp(p) })
 		t.Logf("measured: API answers again after %.1f s", took.Seconds())
 		var vars map[string]string
 		p.Call(t, "GET", "/apps/"+name+"/config-vars", nil, &vars)
@@ -100,7 +100,7 @@ func TestKill9Coordinator(t *testing.T) {
 			t.Errorf("acknowledged before the kill, gone after it: %s has config %v", name, vars)
 		}
 	}
-	platform.Eventually(t, 30*time.Second, func() error { return dynosUp(t, p, app, "web.1") })
+	platform.Eventually(t, time.Minute, func() error { return dynosUp(t, p, app, "web.1") })
 	l.stop()
 	t.Logf("measured: %d requests while the coordinator was killed %d times, %d failed, longest %s", l.sent.Load(), kills, l.failed.Load(), l.longest)
 	if l.failed.Load() > 0 {
@@ -150,7 +150,7 @@ func TestRouterKilled(t *testing.T) {
 	p.Push(t, platform.Sample(t, "hello"), app)
 	p.Answers(t, app, "/", "Hello")
 	kill9(t, p, "manifold-coordinator", "router")
-	took := platform.Eventually(t, 20*time.Second, func() error {
+	took := platform.Eventually(t, time.Minute, func() error {
 		status, _, err := p.Visit(app, "/")
 		if err != nil || status != 200 {
 			return fmt.Errorf("%d %w", status, err)
@@ -194,7 +194,7 @@ http.server.HTTPServer(("", int(os.environ["PORT"])), H).serve_forever()
 				}
 			}
 			_, _, _ = p.Visit(app, "/die")
-			took := platform.Eventually(t, 60*time.Second, func() error {
+			took := platform.Eventually(t, time.Minute, func() error {
 				status, body, err := p.Visit(app, "/")
 				if err != nil || status != 200 || body == first {
 					return fmt.Errorf("%d %q %w", status, body, err)
@@ -203,7 +203,7 @@ http.server.HTTPServer(("", int(os.environ["PORT"])), H).serve_forever()
 			})
 			goOn()
 			t.Logf("measured: another run answers %.2f s after the crash", took.Seconds())
-			platform.Eventually(t, 30*time.Second, func() error { return p.LogContains(t, app, "Process exited with status 7") })
+			platform.Eventually(t, time.Minute, func() error { return p.LogContains(t, app, "Process exited with status 7") })
 		})
 	}
 }

@@ -54,7 +54,7 @@ func (h *hooked) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 // was waits until the receiver was told something and may set it up anew.
 func (h *hooked) was(t *testing.T, ok func() bool) {
 	t.Helper()
-	platform.Eventually(t, 40*time.Second, func() error {
+	platform.Eventually(t, 2*time.Minute, func() error {
 		h.mu.Lock()
 		defer h.mu.Unlock()
 		if !ok() {
@@ -108,7 +108,7 @@ func TestWebhooks(t *testing.T) {
 	p.Call(t, "PATCH", "/apps/"+app+"/config-vars", map[string]string{"A": "b"}, nil)
 	h.was(t, func() bool { return h.tries > 0 })
 	kill9(t, p, "manifold-coordinator")
-	platform.Eventually(t, 30*time.Second, func() error { return apiUp(p) })
+	platform.Eventually(t, time.Minute, func() error { return apiUp(p) })
 	h.mu.Lock()
 	h.down = false
 	h.mu.Unlock()
