@@ -297,7 +297,8 @@ func TestExec(t *testing.T) {
 	if status := r.ended(g); status != 0 {
 		t.Errorf("status %d", status)
 	}
-	g, c = r.exec(b, `cat f; echo $GUEST; pwd; ps | grep -v grep | grep -c 'sleep 1000'; cat /proc/self/cgroup; exit 9`, isolation.Attach{})
+	// The app says "--" before it becomes sleep.
+	g, c = r.exec(b, `cat f; echo $GUEST; pwd; until n=$(ps | grep -v grep | grep -c 'sleep 1000'); do sleep 0.1; done; echo $n; cat /proc/self/cgroup; exit 9`, isolation.Attach{})
 	got := c.end()
 	if !strings.HasPrefix(got, "secret\nyes\n/tmp\n1\n") {
 		t.Errorf("got %q", got)
@@ -371,8 +372,8 @@ func TestExecTerminal(t *testing.T) {
 // A guest never keeps a dyno from ending, and is never more than the dyno may be.
 func TestGuestEndsWithItsDyno(t *testing.T) {
 	r := newRig(t)
-	b := r.start("sleep 0.5; exit 3")
-	g, _ := r.exec(b, "trap '' TERM HUP; while :; do sleep 1; done", isolation.Attach{})
+	b := r.start("until [ -e /tmp/guest ]; do sleep 0.1; done; exit 3")
+	g, _ := r.exec(b, "trap '' TERM HUP; touch guest; while :; do sleep 1; done", isolation.Attach{})
 	if exit := r.wait(b); exit.Status != 3 {
 		t.Errorf("exit is %+v", exit)
 	}
@@ -488,8 +489,13 @@ func TestManyGuests(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fds, err := os.ReadDir("/proc/" + strings.TrimSpace(string(pid)) + "/fd")
-	if err != nil || len(fds) > 25 {
-		t.Errorf("PID 1 has %d descriptors open, %v", len(fds), err)
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) { // it says that a guest ended before it lets go of it
+		fds, err := os.ReadDir("/proc/" + strings.TrimSpace(string(pid)) + "/fd")
+		if err == nil && len(fds) <= 25 {
+			break
+		}
+		if err != nil || time.Now().After(deadline) {
+			t.Fatalf("PID 1 has %d descriptors open, %v", len(fds), err)
+		}
 	}
 }

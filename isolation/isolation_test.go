@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"manifold"
 	"manifold/isolation"
 	"manifold/slugfs"
@@ -68,6 +70,25 @@ func TestWhatADynoSees(t *testing.T) {
 		}
 	}
 	r.devicesAreListed(b)
+}
+
+// TestSignalsTheAgentIgnores: a daemon that a script started in the background,
+// or by nohup(1), ignores signals; its dynos and what is run in them do not.
+func TestSignalsTheAgentIgnores(t *testing.T) {
+	ignored := []os.Signal{unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGTSTP}
+	signal.Ignore(ignored...)
+	defer signal.Reset(ignored...)
+	const look, want = "grep SigIgn /proc/self/status", "SigIgn:\t0000000000000000\n"
+	r := newRig(t)
+	b := r.start(look + "; exec sleep 1000")
+	r.said(b, "\n")
+	if got := r.output(b); got != want {
+		t.Errorf("a dyno has %q", got)
+	}
+	_, c := r.exec(b, "exec "+look, isolation.Attach{}) // without exec the shell adds SIGQUIT
+	if got := c.end(); got != want {
+		t.Errorf("a guest has %q", got)
+	}
 }
 
 // devicesAreListed: what no dyno gets as far as, since it can make no node and
@@ -135,9 +156,7 @@ func TestSystemCalls(t *testing.T) {
 
 func TestStopIsGentleThenNot(t *testing.T) {
 	r := newRig(t)
-	spec := r.spec(`trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
-	spec.Grace = patience
-	gentle := r.startSpec(spec)
+	gentle := r.start(`trap 'echo bye; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
 	r.said(gentle, "ready")
 	if err := gentle.Stop(); err != nil {
 		t.Fatal(err)
@@ -145,7 +164,9 @@ func TestStopIsGentleThenNot(t *testing.T) {
 	if exit := r.wait(gentle); exit.Status != 7 || exit.Forced {
 		t.Errorf("exit is %+v, want status 7", exit)
 	}
-	stubborn := r.start(`trap '' TERM; setsid sh -c 'trap "" TERM; while :; do sleep 1; done' & echo ready; while :; do sleep 1; done`)
+	spec := r.spec(`trap '' TERM; setsid sh -c 'trap "" TERM; while :; do sleep 1; done' & echo ready; while :; do sleep 1; done`)
+	spec.Grace = 2 * time.Second
+	stubborn := r.startSpec(spec)
 	r.said(stubborn, "ready")
 	began := time.Now()
 	if err := errors.Join(stubborn.Stop(), stubborn.Stop()); err != nil {
@@ -153,6 +174,37 @@ func TestStopIsGentleThenNot(t *testing.T) {
 	}
 	if exit := r.wait(stubborn); exit.Status != 137 || !exit.Forced || time.Since(began) < 2*time.Second {
 		t.Errorf("exit is %+v after %v, want 137 by force after the grace of 2s", exit, time.Since(began))
+	}
+}
+
+// A dyno that ended within its grace needed no force, however late its PID 1
+// gets to see that.
+func TestLatePID1ForcedNobody(t *testing.T) {
+	r := newRig(t)
+	late := map[int]*isolation.Box{} // by pidfd of PID 1
+	for range 3 {
+		spec := r.spec(`trap 'echo asked; sleep 0.2; exit 7' TERM; echo ready; while :; do sleep 0.1; done`)
+		spec.Grace = time.Second
+		b := r.startSpec(spec)
+		fd, err := unix.PidfdOpen(b.PID(), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(fd)
+		late[fd] = b
+		r.said(b, "ready")
+		if err := b.Stop(); err != nil {
+			t.Fatal(err)
+		}
+		r.said(b, "asked")
+		_ = unix.PidfdSendSignal(fd, unix.SIGSTOP, nil, 0) // unless it has ended already
+	}
+	time.Sleep(1200 * time.Millisecond) // the last one's grace is over
+	for fd, b := range late {
+		_ = unix.PidfdSendSignal(fd, unix.SIGCONT, nil, 0)
+		if exit := r.wait(b); exit.Forced != (exit.Status == 137) {
+			t.Errorf("exit is %+v", exit)
+		}
 	}
 }
 
@@ -303,8 +355,12 @@ func TestListeningAndReach(t *testing.T) {
 	if data, err := io.ReadAll(conn); string(data) != "hi\n" {
 		t.Errorf("got %q, %v", data, err)
 	}
-	loopback := r.start("nc -l -s 127.0.0.1 -p 31337 & echo ready; wait")
-	r.said(loopback, "ready")
+	loopback := r.start("nc -l -p 31337 127.0.0.1")
+	for deadline := time.Now().Add(patience); !slices.Contains(loopback.Listeners(), "127.0.0.1:31337"); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("nobody listens on the dyno's loopback")
+		}
+	}
 	if up, _ := loopback.Listening(31337); up {
 		t.Error("a listener on the dyno's loopback counts as reachable")
 	}
@@ -338,6 +394,7 @@ func TestDynosCannotReachEachOtherNorTheHost(t *testing.T) {
 
 func TestStartThatFailsLeavesNothing(t *testing.T) {
 	r := newRig(t)
+	r.run("true") // the template and the instance's cgroups stay
 	before := r.marks()
 	for name, change := range map[string]func(*isolation.Spec){
 		"no layers":        func(s *isolation.Spec) { s.Layers = nil },
@@ -368,11 +425,7 @@ func TestStartThatFailsLeavesNothing(t *testing.T) {
 	if _, err := r.host.Start(ctx, r.spec("true")); !errors.Is(err, context.Canceled) {
 		t.Errorf("cancelled start: %v", err)
 	}
-	after := slices.DeleteFunc(r.marks(), func(s string) bool { return strings.Contains(s, "template-") || strings.HasPrefix(s, "/sys/fs/cgroup") })
-	before = slices.DeleteFunc(before, func(s string) bool { return strings.Contains(s, "template-") || strings.HasPrefix(s, "/sys/fs/cgroup") })
-	if !slices.Equal(before, after) {
-		t.Errorf("left behind:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
-	}
+	r.leftBehind("starts that failed", before)
 }
 
 func TestManyStartsAndStopsLeaveNothing(t *testing.T) {

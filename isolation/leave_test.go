@@ -220,10 +220,13 @@ func (r *rig) count() map[string]int {
 	entries := func(what, pattern string) { paths, _ := filepath.Glob(pattern); n[what] = len(paths) }
 	entries("own descriptors", "/proc/self/fd/*")
 	entries("directories", filepath.Join(r.cfg.Dir, "*"))
+	entries("forwarding", filepath.Join(r.cfg.Dir, "forwarding-*"))
+	n["directories"] -= n["forwarding"] // whether this instance has to switch that on depends on other tests
+	delete(n, "forwarding")
 	for _, l := range []struct{ what, mark, command string }{
 		{"links", r.cfg.Instance + "-", "ip -o link"}, {"addresses", r.cfg.Instance + "-", "ip -o addr"},
 		{"routes", r.cfg.Instance + "-", "ip route show table all"}, {"mounts", r.cfg.Dir, "cat /proc/self/mountinfo"},
-		{"loop devices", r.cfg.Dir, "losetup -nl -O BACK-FILE"}, {"children", strconv.Itoa(os.Getpid()) + " ", "ps -eo ppid=,args="},
+		{"loop devices", r.cfg.Dir, "losetup -nl -O BACK-FILE"}, {"children", "", fmt.Sprintf("ps --ppid %d -o args=", os.Getpid())},
 		{"rules", "", "nft -s list table inet " + r.cfg.Instance},
 	} {
 		args := strings.Fields(l.command)
@@ -233,12 +236,12 @@ func (r *rig) count() map[string]int {
 			var err error
 			if out, err = exec.Command(args[0], args[1:]...).Output(); err == nil {
 				break
-			} else if tries == 5 {
+			} else if tries == 20 {
 				r.t.Fatalf("%s: %v", l.command, err)
 			}
 		}
 		for line := range strings.Lines(string(out)) {
-			if strings.Contains(line, l.mark) && !strings.Contains(line, "ps -eo") {
+			if strings.Contains(line, l.mark) && !strings.HasPrefix(line, "ps --ppid") {
 				n[l.what]++
 			}
 		}

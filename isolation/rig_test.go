@@ -75,11 +75,22 @@ func newRig(t testing.TB) *rig {
 			t.Error(err)
 		}
 		r.host.Close()
-		if after := r.marks(); !slices.Equal(before, after) {
-			t.Errorf("left behind on this host:\n%s\nbefore:\n%s", strings.Join(after, "\n"), strings.Join(before, "\n"))
-		}
+		r.leftBehind("on this host", before)
 	})
 	return r
+}
+
+// leftBehind waits until only the marks are left that were there before: the
+// kernel may let go of a loop device a moment after the last mount of it.
+func (r *rig) leftBehind(what string, before []string) {
+	r.t.Helper()
+	after := r.marks()
+	for deadline := time.Now().Add(patience); !slices.Equal(before, after) && time.Now().Before(deadline); after = r.marks() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !slices.Equal(before, after) {
+		r.t.Errorf("%s: left behind:\n%s\nbefore:\n%s", what, strings.Join(after, "\n"), strings.Join(before, "\n"))
+	}
 }
 
 func (r *rig) open() {
@@ -143,7 +154,7 @@ func (r *rig) spec(script string) isolation.Spec {
 	r.t.Cleanup(func() { layer.Close() })
 	return isolation.Spec{
 		Run: uuid.NewString(), Layers: []*os.File{layer}, Argv: []string{"/bin/sh", "-c", script},
-		Env: []string{"PATH=/bin", "HOME=/app", "SECRET=hunter2"}, Dir: "/app", Size: testSize, Grace: 2 * time.Second,
+		Env: []string{"PATH=/bin", "HOME=/app", "SECRET=hunter2"}, Dir: "/app", Size: testSize, Grace: patience,
 	}
 }
 

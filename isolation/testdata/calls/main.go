@@ -2,10 +2,12 @@
 // an app must not, or must, be able to make: one line each, name and errno.
 //
 //	calls grow [MIB]   takes 10 MiB more at each step, and says how much it has;
-//	                   rests for 25 s when it has MIB, for those who look now and then
+//	                   rests for 25 s when it has MIB, for those who look now and then,
+//	                   or until it is given a byte
 //	calls hold         takes 64 MiB and keeps it
 //	calls flood ADDR   begins connections to ever new ports, as fast as it can
-//	calls ask ADDR     sends a datagram and says what comes back
+//	calls ask ADDR     sends a datagram and says what comes back within a second
+//	calls insist ADDR  sends one every second until one comes back, for a minute
 package main
 
 import (
@@ -71,7 +73,7 @@ func do(what, addr string) { // addr is the last argument, whatever it means
 			fmt.Printf("holds %d MiB\n", mib)
 			time.Sleep(20 * time.Millisecond)
 			if strconv.Itoa(mib) == addr {
-				time.Sleep(25 * time.Second)
+				rest(25 * time.Second)
 			}
 		}
 	case "hold":
@@ -81,9 +83,25 @@ func do(what, addr string) { // addr is the last argument, whatever it means
 	case "flood":
 		flood(addr)
 	case "ask":
-		ask(addr)
+		ask(addr, 1)
+	case "insist":
+		ask(addr, 60)
 	default:
 		foreign(what)
+	}
+}
+
+// rest ends with a byte of input, which /dev/null does not have.
+func rest(most time.Duration) {
+	given := make(chan struct{})
+	go func() {
+		if n, _ := os.Stdin.Read(make([]byte, 1)); n > 0 {
+			close(given)
+		}
+	}()
+	select {
+	case <-given:
+	case <-time.After(most):
 	}
 }
 
@@ -118,23 +136,21 @@ func flood(addr string) {
 	}
 }
 
-func ask(addr string) {
+func ask(addr string, times int) {
+	answer := "no answer"
 	c, err := net.Dial("udp", addr)
-	if err == nil {
-		_, err = c.Write([]byte("question"))
+	for i := 0; err == nil && i < times && answer == "no answer"; i++ {
+		next := time.Now().Add(time.Second)
+		_, _ = c.Write([]byte("question"))
+		_ = c.SetReadDeadline(next)
+		text := make([]byte, 64)
+		if n, err := c.Read(text); err == nil {
+			answer = string(text[:n])
+		} else if i+1 < times {
+			time.Sleep(time.Until(next)) // it may be refused at once
+		}
 	}
-	answer := make([]byte, 64)
-	if err == nil {
-		_ = c.SetReadDeadline(time.Now().Add(time.Second))
-		var n int
-		n, err = c.Read(answer)
-		answer = answer[:n]
-	}
-	if err != nil {
-		fmt.Println(addr, "no answer")
-	} else {
-		fmt.Println(addr, string(answer))
-	}
+	fmt.Println(addr, answer)
 	os.Exit(0)
 }
 
