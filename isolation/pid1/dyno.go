@@ -162,6 +162,9 @@ func (d *dyno) run() {
 			if oom == nil {
 				oom = pressure.last()
 			}
+			// Who ended within the grace may be seen after it: only who died of
+			// SIGKILL was forced.
+			forced = forced && record.Status == 128+int(unix.SIGKILL)
 			record.Expired, record.Forced, record.OOM = expired, forced, oom
 			record.Lines = <-d.log
 			d.write(record)
