@@ -50,6 +50,8 @@ type Config struct {
 	Join time.Duration // for the agent to join a client that came; 5 minutes
 	Idle time.Duration // without a byte either way, then the client is sent away; 1 hour
 	Log  *slog.Logger
+
+	hold, brief, pause, linger time.Duration // endHold and its like; others in tests
 }
 
 // Room holds the sessions. They live in memory: a coordinator that ends takes
@@ -74,6 +76,10 @@ func New(cfg Config) *Room {
 	orElse(&cfg.Come, 30*time.Second)
 	orElse(&cfg.Join, 5*time.Minute)
 	orElse(&cfg.Idle, time.Hour)
+	orElse(&cfg.hold, endHold)
+	orElse(&cfg.brief, briefTime)
+	orElse(&cfg.pause, pauseTime)
+	orElse(&cfg.linger, lingerTime)
 	// The CLI must find the line of the exit status in one piece: a small write
 	// must not be spread over records.
 	cfg.TLS = cfg.TLS.Clone()

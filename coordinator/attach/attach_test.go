@@ -17,7 +17,7 @@ import (
 )
 
 func TestSession(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, unhurried)
 	over := make(chan struct{})
 	secret := open(r, true, func() { close(over) })
 	if len(secret) < 40 {
@@ -43,7 +43,7 @@ func TestSession(t *testing.T) {
 	<-a.ended
 	select {
 	case <-over:
-	case <-time.After(lingerTime / 2):
+	case <-time.After(patience / 2):
 		t.Error("the session is not over when the client has closed")
 	}
 	if len(r.room.sessions)+len(r.room.secrets) != 0 {
@@ -52,8 +52,8 @@ func TestSession(t *testing.T) {
 }
 
 func TestSecretIsGoodOnceAndForAWhile(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Come = 300 * time.Millisecond })
-	refused := func(line string) {
+	r := newRig(t, nil)
+	refused := func(r *rig, line string) {
 		t.Helper()
 		c := r.dial(line)
 		c.piece("rendezvous\r\n")
@@ -66,17 +66,18 @@ func TestSecretIsGoodOnceAndForAWhile(t *testing.T) {
 	a.send(manifold.FrameStarted, "")
 	first.piece("rendezvous\r\n")
 	for _, line := range []string{secret + "\r\n", "\r\n", "x\n", secret[:20] + "\r\n", "../../run\r\n"} {
-		refused(line)
+		refused(r, line)
 	}
 	a.send(manifold.FrameData, "still mine")
 	first.piece("still mine")
 
-	late := r.room.Open(Session{ID: "late", Host: "host"})
-	began := time.Now()
-	if _, err := r.room.Wait(t.Context(), "late", "host"); !errors.Is(err, ErrNoClient) || time.Since(began) < 250*time.Millisecond {
+	const come = 2 * time.Second // the agent is to be there before
+	strict, began := newRig(t, func(c *Config) { c.Come = come }), time.Now()
+	late := open(strict, true, nil)
+	if _, err := strict.room.Wait(t.Context(), "run", "host"); !errors.Is(err, ErrNoClient) || time.Since(began) < come {
 		t.Errorf("a client that does not come: %v after %s", err, time.Since(began))
 	}
-	refused(late + "\r\n")
+	refused(strict, late+"\r\n")
 
 	long := r.dial(strings.Repeat("x", 1000))
 	if _, err := long.Read(make([]byte, 1)); err == nil {
@@ -130,7 +131,7 @@ func TestCancelledSessionSendsTheClientAway(t *testing.T) {
 
 func eventually(t *testing.T, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not come to be")
 		}
@@ -138,7 +139,7 @@ func eventually(t *testing.T, ok func() bool) {
 }
 
 func TestEndOfPipedInput(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, unhurried)
 	c := r.dial(open(r, false, nil) + "\r\n")
 	a := r.join("run")
 	a.send(manifold.FrameStarted, "")
@@ -160,7 +161,7 @@ func TestEndOfPipedInput(t *testing.T) {
 
 // A client that still sends when its process has ended is not closed on.
 func TestInputNobodyReads(t *testing.T) {
-	r := newRig(t, nil)
+	r := newRig(t, unhurried)
 	c := r.dial(open(r, false, nil) + "\r\n")
 	a := r.join("run")
 	a.send(manifold.FrameStarted, "")
@@ -175,7 +176,7 @@ func TestInputNobodyReads(t *testing.T) {
 		select {
 		case <-fin:
 			t.Fatal("the connection was closed while the client sent")
-		case <-time.After(endHold / 4):
+		case <-time.After(50 * time.Millisecond):
 		}
 	}
 	c.say("\x04")
@@ -189,7 +190,7 @@ func TestInputNobodyReads(t *testing.T) {
 // machine it is.
 func TestBriefSession(t *testing.T) {
 	for _, terminal := range []bool{true, false} {
-		r := newRig(t, nil)
+		r := newRig(t, unhurried)
 		c := r.dial(open(r, terminal, nil) + "\r\n")
 		a := r.join("run")
 		a.send(manifold.FrameStarted, "")
@@ -354,13 +355,15 @@ func TestLostAgent(t *testing.T) {
 }
 
 func TestIdleClientIsSentAway(t *testing.T) {
-	r := newRig(t, func(c *Config) { c.Idle = 800 * time.Millisecond }) // this test may have to wait for its turn
+	const idle = 2500 * time.Millisecond // this test may have to wait for its turn
+	r := newRig(t, func(c *Config) { c.Idle = idle })
 	c := r.dial(open(r, true, nil) + "\r\n")
 	a := r.join("run")
 	a.send(manifold.FrameStarted, "")
 	c.piece(greeting)
-	began := time.Now()
-	for time.Since(began) < time.Second { // not as long as something moves, either way
+	var moved time.Time
+	for began := time.Now(); time.Since(began) < idle+idle/4; { // not as long as something moves, either way
+		moved = time.Now()
 		c.say("x")
 		a.want(manifold.FrameData, "x")
 		a.send(manifold.FrameData, "y")
@@ -369,8 +372,8 @@ func TestIdleClientIsSentAway(t *testing.T) {
 	}
 	c.rest()
 	a.gone()
-	if idle := time.Since(began) - time.Second; idle < 700*time.Millisecond {
-		t.Errorf("sent away after %s", idle)
+	if took := time.Since(moved); took < idle {
+		t.Errorf("sent away after %s", took)
 	}
 }
 

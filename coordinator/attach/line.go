@@ -57,7 +57,7 @@ func (l *Line) Carry(agent io.WriteCloser, from *bufio.Reader) {
 
 // lost tells the client's user that the dyno's end of the line broke.
 func (l *Line) lost(out *output) {
-	_ = l.client.SetDeadline(time.Now().Add(lingerTime))
+	_ = l.client.SetDeadline(time.Now().Add(l.room.cfg.linger))
 	if out.flush() == nil {
 		_, _ = io.WriteString(out.to, "\r\n !    The connection to the dyno was lost.\r\n")
 	}

@@ -23,15 +23,15 @@ const (
 	// nothing to be the end of a piped input and not a byte of it.
 	endHold = 200 * time.Millisecond
 
-	// brief is a session that may be over before the CLI has come to the end of
+	// briefTime is that of a session that may be over before the CLI has come to the end of
 	// an input that is empty. The CLI sends a Ctrl-D there, whether the process
 	// has a terminal or not, and dies of an error if the connection has been
 	// closed.
-	brief = time.Second
+	briefTime = time.Second
 
-	// pause is how long a client may be silent in the middle of an input that
+	// pauseTime is how long a client may be silent in the middle of an input that
 	// the process did not wait for: its machine may be busy.
-	pause = time.Second
+	pauseTime = time.Second
 )
 
 // rendezvous is a client of this protocol.
@@ -68,12 +68,13 @@ func (c *rendezvous) begin() error {
 // that was written: to close over input that nobody read would reset it.
 func (c *rendezvous) finish(int) {
 	c.session.step(func() {
-		wait := pause
+		cfg := &c.session.room.cfg
+		wait := cfg.pause
 		switch is := c.session.Attach; {
-		case c.inputEnded, is.Terminal && time.Since(c.began) > brief:
+		case c.inputEnded, is.Terminal && time.Since(c.began) > cfg.brief:
 			wait = 0
 		case is.Terminal && is.Rows > 0: // its user has one, too, and most likely types on it
-			wait = endHold
+			wait = cfg.hold
 		}
 		_ = c.SetReadDeadline(time.Now().Add(wait))
 	})
@@ -108,7 +109,7 @@ func (c *rendezvous) pump(input *bufio.Reader) {
 			s.step(func() { c.inputEnded = ends })
 		case ends:
 			held, data = true, data[:len(data)-1]
-			c.until(time.Now().Add(endHold))
+			c.until(time.Now().Add(s.room.cfg.hold))
 		}
 		if len(data) > 0 {
 			s.send(manifold.FrameData, data...)
@@ -131,6 +132,7 @@ func (c *rendezvous) pump(input *bufio.Reader) {
 // until it pauses, and then lets it close the connection. Some clients take it
 // for an error to be closed on while they send.
 func (c *rendezvous) drain(input *bufio.Reader) {
+	cfg := &c.session.room.cfg
 	for buf := make([]byte, record); ; {
 		n, err := input.Read(buf)
 		switch {
@@ -143,9 +145,9 @@ func (c *rendezvous) drain(input *bufio.Reader) {
 		case err != nil:
 			return
 		}
-		wait := pause
+		wait := cfg.pause
 		if n > 0 && buf[n-1] == ctrlD {
-			wait = endHold
+			wait = cfg.hold
 		}
 		_ = c.SetReadDeadline(time.Now().Add(wait))
 	}

@@ -18,6 +18,16 @@ import (
 	"manifold/coordinator/pki"
 )
 
+// patience is how long a test waits for what must happen: a machine may be busy
+// with others' tests.
+const patience = time.Minute
+
+// unhurried are times within which a test keeps that has to wait for its turn.
+// It waits for hold, or pause, itself where that is what ends its input.
+func unhurried(c *Config) {
+	c.hold, c.pause, c.brief, c.linger = 2*time.Second, 2*time.Second, patience, patience
+}
+
 // rig is a room that clients can reach.
 type rig struct {
 	*testing.T
@@ -58,7 +68,7 @@ func newRig(t *testing.T, change func(*Config)) *rig {
 				if err != nil {
 					t.Error(err)
 				}
-			case <-time.After(10 * time.Second):
+			case <-time.After(patience):
 				t.Error("Serve does not end")
 			}
 		})
@@ -80,7 +90,7 @@ func (r *rig) dial(line string) user {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		r.Fatal(err)
 	}
 	c := user{r.T, conn}
@@ -142,7 +152,7 @@ func (r *rig) carry(line *Line) agent {
 		defer close(a.ended)
 		line.Carry(theirs, bufio.NewReader(theirs))
 	}()
-	if err := ours.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+	if err := ours.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		r.Fatal(err)
 	}
 	return a

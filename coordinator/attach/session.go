@@ -100,7 +100,7 @@ func (s *session) move() bool {
 
 // finish has the client end in order, within lingerTime.
 func (s *session) finish(status int) {
-	if s.step(func() { s.isEnding = true; s.timer.Reset(lingerTime) }) {
+	if s.step(func() { s.isEnding = true; s.timer.Reset(s.room.cfg.linger) }) {
 		s.client.finish(status)
 	}
 }

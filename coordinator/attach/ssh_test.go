@@ -27,7 +27,7 @@ func (r *rig) upgrade(secret string) (*tls.Conn, *http.Response) {
 		r.Fatal(err)
 	}
 	r.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		r.Fatal(err)
 	}
 	fmt.Fprintf(conn, "GET /%s HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n", secret)

@@ -23,7 +23,7 @@ func (r *rig) withClients() (dial func(secret string) *tls.Conn) {
 	cert, err := r.ca.Server("127.0.0.1")
 	must(r.t, err)
 	r.stop()
-	r.attach = attach.New(attach.Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Come: time.Second, Log: slog.New(slog.DiscardHandler)})
+	r.attach = attach.New(attach.Config{TLS: &tls.Config{Certificates: []tls.Certificate{cert}}, Come: patience, Log: slog.New(slog.DiscardHandler)})
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	must(r.t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -36,7 +36,7 @@ func (r *rig) withClients() (dial func(secret string) *tls.Conn) {
 		conn, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: r.ca.Pool()})
 		must(r.t, err)
 		r.t.Cleanup(func() { conn.Close() })
-		must(r.t, conn.SetDeadline(time.Now().Add(20*time.Second)))
+		must(r.t, conn.SetDeadline(time.Now().Add(patience)))
 		_, err = io.WriteString(conn, secret+"\r\n")
 		must(r.t, err)
 		return conn
@@ -83,7 +83,7 @@ func TestAttach(t *testing.T) {
 		t.Error("a client that reads nothing took 327 MB")
 	case <-time.After(500 * time.Millisecond):
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	must(t, agent.Post(ctx, "/fleet/v1/observed", manifold.Observation{}))
 	r.stop() // ends the session, too
@@ -109,12 +109,8 @@ func TestAttachThatCannotBe(t *testing.T) {
 	refused("a router", err, http.StatusForbidden)
 	_, err = agent.Do(t.Context(), http.MethodPost, "/fleet/v1/attach/run", nil, nil)
 	refused("no upgrade", err, http.StatusUpgradeRequired)
-	began := time.Now()
 	_, _, err = agent.Attach(t.Context(), "run")
 	refused("no client", err, http.StatusGone)
-	if time.Since(began) > 10*time.Second {
-		t.Errorf("that took %s", time.Since(began))
-	}
 
 	r.attach.Open(attach.Session{ID: "gone", Host: agent.id})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)

@@ -18,6 +18,10 @@ import (
 	"manifold/slugfs"
 )
 
+// patience is how long a test waits for what must happen: a machine may be busy
+// with others' tests.
+const patience = time.Minute
+
 // rig is a real door on loopback, with a real store and CA behind it.
 type rig struct {
 	*Server
@@ -49,7 +53,7 @@ func newRig(t *testing.T) *rig {
 	r.images, err = slugfs.Open(filepath.Join(r.dir, "images"))
 	must(t, err)
 	t.Cleanup(func() { must(t, r.images.Close()) })
-	r.attach = attach.New(attach.Config{TLS: &tls.Config{}, Come: time.Second, Log: slog.New(slog.DiscardHandler)})
+	r.attach = attach.New(attach.Config{TLS: &tls.Config{}, Come: 2 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	r.serve()
 	return r
 }
@@ -127,10 +131,10 @@ func (p peer) stream(t *testing.T, path string) <-chan string {
 	return lines
 }
 
-// get returns status and body; 0 where there was no whole answer in 10 s.
+// get returns status and body; 0 where there was no whole answer.
 func (p peer) get(t *testing.T, path string) (int, string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	res, err := p.Do(ctx, "GET", path, nil, nil)
 	if err != nil {
@@ -164,8 +168,8 @@ func next[T any](t *testing.T, c <-chan T) T {
 	select {
 	case v := <-c:
 		return v
-	case <-time.After(10 * time.Second):
-		t.Fatal("nothing came in 10 s")
+	case <-time.After(patience):
+		t.Fatalf("nothing came in %s", patience)
 		panic("not reached")
 	}
 }
@@ -173,9 +177,9 @@ func next[T any](t *testing.T, c <-chan T) T {
 // eventually polls until ok.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 10 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }
