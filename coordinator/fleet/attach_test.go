@@ -109,7 +109,8 @@ func TestAttachThatCannotBe(t *testing.T) {
 	refused("a router", err, http.StatusForbidden)
 	_, err = agent.Do(t.Context(), http.MethodPost, "/fleet/v1/attach/run", nil, nil)
 	refused("no upgrade", err, http.StatusUpgradeRequired)
-	_, _, err = agent.Attach(t.Context(), "run")
+	r.attach.Open(attach.Session{ID: "late", Host: agent.id}) // the agent is there before that is over
+	_, _, err = agent.Attach(t.Context(), "late")
 	refused("no client", err, http.StatusGone)
 
 	r.attach.Open(attach.Session{ID: "gone", Host: agent.id})

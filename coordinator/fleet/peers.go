@@ -195,10 +195,11 @@ func (s *Server) takeObserved(w http.ResponseWriter, r *http.Request, id string)
 	}
 	s.mu.Lock()
 	h := s.host(id)
-	first := h.observed.IsZero()
 	h.seen = time.Now()
-	h.observed = h.seen
-	same := !first && bytes.Equal(body, h.raw)
+	same := !h.observed.IsZero() && bytes.Equal(body, h.raw)
+	if same {
+		h.observed = h.seen
+	}
 	s.mu.Unlock()
 	if same {
 		w.WriteHeader(http.StatusNoContent)
@@ -209,7 +210,7 @@ func (s *Server) takeObserved(w http.ResponseWriter, r *http.Request, id string)
 		return refuse(http.StatusBadRequest, "bad_request", "the body is not an observation: %v", err)
 	}
 	s.mu.Lock()
-	h.raw, h.last = body, obs
+	h.raw, h.last, h.observed = body, obs, time.Now() // at once: who sees the one acts on the other
 	s.heard(obs.Revision)
 	s.mu.Unlock()
 	s.remember(id)

@@ -138,6 +138,9 @@ func TestGarbageIsRefused(t *testing.T) {
 			t.Errorf("%s took a body without bound: %v", path, err)
 		}
 	}
+	if !r.Hosts()[agent.id].Seen.IsZero() {
+		t.Error("a host that said nothing that can be read is taken for one that said what it runs")
+	}
 	if err := os.WriteFile(filepath.Join(r.dir, "fleet", uuid.NewString()+".json"), []byte("{half"), 0o600); err != nil {
 		t.Fatal(err)
 	}

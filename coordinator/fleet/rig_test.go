@@ -53,7 +53,7 @@ func newRig(t *testing.T) *rig {
 	r.images, err = slugfs.Open(filepath.Join(r.dir, "images"))
 	must(t, err)
 	t.Cleanup(func() { must(t, r.images.Close()) })
-	r.attach = attach.New(attach.Config{TLS: &tls.Config{}, Come: 2 * time.Second, Log: slog.New(slog.DiscardHandler)})
+	r.attach = attach.New(attach.Config{TLS: &tls.Config{}, Come: 3 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	r.serve()
 	return r
 }
