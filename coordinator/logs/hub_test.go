@@ -19,6 +19,10 @@ import (
 	"manifold"
 )
 
+// patience is how long a test waits for what must happen: a machine may be busy
+// with others' tests.
+const patience = time.Minute
+
 const appA = "01234567-89ab-cdef-0123-456789abcdef"
 
 func open(t testing.TB, dir string) *Hub {

@@ -94,7 +94,7 @@ func TestTailOverHTTPAndResume(t *testing.T) {
 	defer srv.Close()
 	token := h.NewSession(appA, "", 100, true, "", "")
 	read := func(lastID string, n int) []string {
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
 		defer cancel()
 		req, _ := http.NewRequestWithContext(ctx, "GET", srv.URL+"/streams/"+token, nil)
 		if lastID != "" {
@@ -281,7 +281,7 @@ func TestReaderThatStopsReading(t *testing.T) {
 		defer h.sessions.mu.Unlock()
 		return h.sessions.byToken[token].open
 	}
-	for deadline := time.Now().Add(20 * time.Second); open() > 0; <-time.After(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); open() > 0; <-time.After(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the stream is served still")
 		}

@@ -113,7 +113,7 @@ func TestTailOfUnreadableApp(t *testing.T) {
 		if err == nil {
 			t.Error("a tail of nothing")
 		}
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the hub hangs")
 	}
 	if n := len(h.buffers); n != maxLoaded {

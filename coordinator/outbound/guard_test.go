@@ -12,8 +12,8 @@ func TestGuard(t *testing.T) {
 		t.Fatal(err)
 	}
 	ours := ""
-	for _, a := range own {
-		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+	for _, a := range own { // the first: links that came later may be those of other tests' dynos, and go
+		if p, err := netip.ParsePrefix(a.String()); ours == "" && err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
 			ours = p.Addr().String()
 		}
 	}

@@ -89,7 +89,7 @@ func wait(t *testing.T, c <-chan outcome) outcome {
 	select {
 	case o := <-c:
 		return o
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("the job did not end")
 		panic("not reached")
 	}

@@ -23,6 +23,10 @@ import (
 	"manifold/slugfs"
 )
 
+// patience is how long a test waits for what must happen: a machine may be busy
+// with others' tests.
+const patience = time.Minute
+
 // rig is a real store, fleet and scheduler. Only agents and routers are made
 // up, and they speak over real mTLS.
 type rig struct {
@@ -34,6 +38,7 @@ type rig struct {
 	imgs  *slugfs.Store
 	user  manifold.User
 	set   Settings
+	come  time.Duration // for clients of terminals
 
 	mu    sync.Mutex
 	addr  string // of the fleet, as of the last start
@@ -45,8 +50,8 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, dir: t.TempDir(), user: manifold.User{ID: uuid.NewString(), Email: "a@example.com"}, set: DefaultSettings()}
-	r.set.StartGrace, r.set.Drain = 2*time.Second, 20*time.Second
+	r := &rig{t: t, dir: t.TempDir(), user: manifold.User{ID: uuid.NewString(), Email: "a@example.com"}, set: DefaultSettings(), come: patience}
+	r.set.StartGrace, r.set.Drain = 2*time.Second, 10*patience // nobody waits for Drain in vain
 	quiet := slog.New(slog.DiscardHandler)
 	var err error
 	r.store, err = store.Open(t.Context(), filepath.Join(r.dir, "store"), quiet)
@@ -73,7 +78,7 @@ func (r *rig) start() {
 	if testing.Verbose() {
 		log = slog.New(slog.NewTextHandler(r.t.Output(), nil))
 	}
-	room := attach.New(attach.Config{TLS: &tls.Config{}, Come: time.Second, Log: log})
+	room := attach.New(attach.Config{TLS: &tls.Config{}, Come: r.come, Log: log})
 	f, err := fleet.Open(fleet.Config{
 		Cluster: r.store.Cluster(), Store: r.store, CA: r.ca, Names: []string{"127.0.0.1"}, Logs: r.logs, Images: r.imgs, Attach: room,
 		Dir: filepath.Join(r.dir, "fleet"), JobsDir: filepath.Join(r.dir, "jobs"), Log: log,
@@ -146,6 +151,7 @@ type peer struct {
 	path   string
 	take   func(line []byte)
 	cancel func()
+	saying sync.Mutex // held from what is said to the answer: the last word is what is so
 }
 
 func (r *rig) join(role, path string, take func([]byte)) *peer {
@@ -239,6 +245,8 @@ func (a *agent) apply(line []byte) {
 }
 
 func (a *agent) observe(link *manifold.Link) error {
+	a.saying.Lock()
+	defer a.saying.Unlock()
 	a.mu.Lock()
 	o := manifold.Observation{Revision: a.applied}
 	for _, d := range a.dynos {
@@ -320,6 +328,8 @@ func (r *rig) router() *router {
 }
 
 func (rt *router) ack(link *manifold.Link) error {
+	rt.saying.Lock()
+	defer rt.saying.Unlock()
 	rt.mu.Lock()
 	a := manifold.RouteAck{Draining: rt.open, Failing: rt.fails}
 	if len(rt.tables) > 0 {
@@ -395,9 +405,9 @@ func must(t *testing.T, err error) {
 
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(15 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("not within 15 s: %s", what)
+			t.Fatalf("not within %s: %s", patience, what)
 		}
 	}
 }

@@ -92,7 +92,7 @@ func TestKillLosesNothing(t *testing.T) {
 // moment of no meaning to it, and returns the last number it acknowledged.
 func killedWriter(t *testing.T, dir string, writes int) int {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*patience)
 	defer cancel()
 	var complaint strings.Builder
 	cmd := exec.CommandContext(ctx, os.Args[0])

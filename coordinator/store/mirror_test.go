@@ -19,8 +19,11 @@ import (
 func TestCopyInMemoryIsNeverBehind(t *testing.T) {
 	s := open(t, t.TempDir())
 	e := s.engine.(*etcd)
-	if !e.mirror.read(t.Context(), "", 1, func(map[string]*shelf) {}) {
-		t.Fatal("there is no copy")
+	e.mirror.patience = patience
+	for deadline := time.Now().Add(patience); !e.mirror.read(t.Context(), "", 1, func(map[string]*shelf) {}); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("there is no copy")
+		}
 	}
 	const writers, rounds = 8, 10
 	seen := make(chan struct{}, 1)
@@ -71,7 +74,7 @@ func TestCopyInMemoryIsNeverBehind(t *testing.T) {
 	must(s.UpdateApp(t.Context(), apps[0].ID, func(a *manifold.App) error { a.BuildStack = "last"; return nil }))(t)
 	select {
 	case <-seen:
-	case <-time.After(10 * time.Second):
+	case <-time.After(patience):
 		t.Error("who waited for changes missed the last")
 	}
 	for _, kind := range mirrored {

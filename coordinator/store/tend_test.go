@@ -66,7 +66,7 @@ func TestFullStoreRecovers(t *testing.T) {
 	e := s.engine.(*etcd)
 	now := must(e.client.Get(t.Context(), root))(t).Header.Revision
 	must(e.client.Compact(t.Context(), now))(t)
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		_, err := s.CreateApp(t.Context(), manifold.App{Name: "next", Stack: "cedar"}, ada)
 		if err == nil {
 			return

@@ -19,9 +19,14 @@ import (
 	"manifold"
 	"manifold/coordinator/outbound"
 	"manifold/coordinator/store"
+	"manifold/test/port"
 )
 
 var _ Store = (*store.Store)(nil)
+
+// patience is how long a test waits for what must happen: a machine may be busy
+// with others' tests.
+const patience = time.Minute
 
 // rig is the room on a real store, which can be closed and opened again.
 type rig struct {
@@ -102,7 +107,7 @@ func (r *rig) release(value string) manifold.Release {
 // delivered waits until the app's only delivery is as wanted.
 func (r *rig) delivered(want func(manifold.WebhookDelivery) bool) manifold.WebhookDelivery {
 	r.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); ; <-time.After(5 * time.Millisecond) {
 		all, err := r.store.WebhookDeliveries(r.Context(), r.app.ID)
 		must(r, err)
 		if len(all) == 1 && want(all[0]) {
@@ -215,14 +220,15 @@ func TestThroughARestart(t *testing.T) {
 	r.delivered(func(d manifold.WebhookDelivery) bool { return d.Attempts >= 2 })
 	stop()
 	must(t, r.store.Close())
-	before := len(v.got())
 	v.answer(202)
 	r.open()
+	before := r.delivered(func(manifold.WebhookDelivery) bool { return true }).Attempts
 	r.run()
 	d := r.delivered(status(manifold.DeliverySucceeded))
 	got := v.got()
-	if len(got) != before+1 || d.Attempts != before+1 && d.Attempts != before || d.Last.Code != 202 {
-		t.Errorf("%d came before, %d after; the delivery is %+v", before, len(got)-before, d)
+	// One more may have come than counts: the end of the first room cut it short.
+	if d.Attempts != before+1 || len(got) != d.Attempts && len(got) != d.Attempts+1 || d.Last.Code != 202 {
+		t.Errorf("%d came, %d attempts were made before; the delivery is %+v", len(got), before, d)
 	}
 	for _, text := range got {
 		if !strings.Contains(text, d.ID) || !strings.Contains(text, d.Event.ID) || !strings.Contains(text, made.ID) {
@@ -237,7 +243,7 @@ func TestRedirectsAreNotFollowed(t *testing.T) {
 	r.run()
 	r.hook(v.URL)
 	r.release("1")
-	if d := r.delivered(func(d manifold.WebhookDelivery) bool { return d.Attempts == 1 }); d.Status != manifold.DeliveryRetrying || d.Last.Code != 302 {
+	if d := r.delivered(func(d manifold.WebhookDelivery) bool { return d.Attempts > 0 }); d.Status != manifold.DeliveryRetrying || d.Last.Code != 302 {
 		t.Errorf("after a redirect: %+v", d)
 	}
 }
@@ -275,15 +281,12 @@ func TestWhyThereWasNoAnswer(t *testing.T) {
 	r, secure := newRig(t), httptest.NewTLSServer(http.NotFoundHandler())
 	t.Cleanup(secure.Close)
 	r.run()
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	closed.Close()
 	for url, want := range map[string]string{
-		"http://" + closed.Addr().String(): "connection", secure.URL: "certificate",
+		"http://" + port.Closed(t): "connection", secure.URL: "certificate",
 	} {
 		hook := r.hook(url)
 		r.release(url)
-		for deadline := time.Now().Add(20 * time.Second); ; <-time.After(5 * time.Millisecond) {
+		for deadline := time.Now().Add(patience); ; <-time.After(5 * time.Millisecond) {
 			all, err := r.store.WebhookDeliveries(t.Context(), r.app.ID)
 			must(t, err)
 			if last := all[len(all)-1]; last.Webhook == hook.ID && last.Last != nil {

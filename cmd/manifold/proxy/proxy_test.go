@@ -68,7 +68,7 @@ func proxied(t *testing.T, cfg Config) Config {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Error("the proxy does not end")
 		}
 	})
