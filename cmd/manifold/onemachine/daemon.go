@@ -92,6 +92,9 @@ func (d *daemon) spawn() (*exec.Cmd, error) {
 	d.mu.Lock()
 	d.process = cmd.Process
 	d.mu.Unlock()
+	if closed(d.stopping) { // stop came while there was no process to tell
+		d.signal(syscall.SIGTERM)
+	}
 	if err := writeRecord(d.m.Settings, d.name, cmd.Process.Pid); err != nil {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
@@ -111,8 +114,7 @@ func (d *daemon) watch(cmd *exec.Cmd) {
 		switch {
 		case closed(d.stopping):
 			return
-		case !closed(d.kept):
-			close(d.died)
+		case d.diedEarly():
 			return
 		}
 		if time.Since(began) > goodRun {
@@ -189,8 +191,28 @@ func cutLog(path string) error {
 	return errors.Join(err, old.Close(), f.Truncate(0))
 }
 
-// keepUp says that the daemon was up: from now on it is brought back.
-func (d *daemon) keepUp() { close(d.kept) }
+// keepUp says that the daemon was up: from now on it is brought back. It is false
+// when it has died by then: nobody watches over it any more.
+func (d *daemon) keepUp() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if closed(d.died) {
+		return false
+	}
+	close(d.kept)
+	return true
+}
+
+// diedEarly says, and notes, that the daemon has died before keepUp.
+func (d *daemon) diedEarly() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if closed(d.kept) {
+		return false
+	}
+	close(d.died)
+	return true
+}
 
 // signal sends sig to the process, if there is one.
 func (d *daemon) signal(sig os.Signal) {

@@ -113,6 +113,43 @@ func TestDaemonThatDiesWhileStarting(t *testing.T) {
 	}
 }
 
+// One that dies just when its door was found open is not taken for one that is
+// up: nobody would bring it back.
+func TestDaemonThatDiesWhenItIsUp(t *testing.T) {
+	m, _ := testMachine(t)
+	up := func(context.Context) error {
+		m.daemons[0].signal(syscall.SIGKILL)
+		<-m.daemons[0].died
+		return nil
+	}
+	if err := m.launch(t.Context(), "router", nil, up, "/bin/sleep", "1000"); err == nil || !strings.Contains(err.Error(), "signal: killed") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+// One that is stopped while it is brought back is told so, and not only killed in
+// the end.
+func TestDaemonStoppedWhileItComesBack(t *testing.T) {
+	m, _ := testMachine(t)
+	d := shell(t, m, "agent", "exec sleep 1000")
+	d.stop(patience)
+	again, err := d.spawn() // as when its wait was over just before
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- again.Wait() }()
+	select {
+	case err := <-ended:
+		if err == nil || err.Error() != "signal: terminated" {
+			t.Errorf("it ended with %v", err)
+		}
+	case <-time.After(patience / 6):
+		d.signal(syscall.SIGKILL)
+		t.Error("it runs on")
+	}
+}
+
 // A daemon that ignores SIGTERM is killed.
 func TestStubbornDaemon(t *testing.T) {
 	m, out := testMachine(t)

@@ -150,8 +150,7 @@ func (m *machine) launch(ctx context.Context, name string, env []string, up func
 			return fmt.Errorf("%s does not answer after %s: %w; the end of %s:\n%s", name, startDeadline, last, d.logPath, d.tail())
 		case <-time.After(50 * time.Millisecond):
 		}
-		if last = up(deadline); last == nil {
-			d.keepUp()
+		if last = up(deadline); last == nil && d.keepUp() {
 			return nil
 		}
 	}
