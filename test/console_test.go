@@ -28,6 +28,10 @@ type console struct {
 	more chan struct{}
 }
 
+// patience is for what a program shows next, and for its end: the CLI's start
+// alone takes a busy machine a dozen seconds.
+const patience = 2 * time.Minute
+
 // inTerminal starts cmd in a terminal of 33 rows and 101 columns.
 func inTerminal(t *testing.T, cmd *exec.Cmd) *console {
 	t.Helper()
@@ -91,7 +95,7 @@ func (c *console) enter(text string) {
 func (c *console) expect(pattern string) (found string) {
 	c.t.Helper()
 	re := regexp.MustCompile(pattern)
-	deadline := time.After(60 * time.Second)
+	deadline := time.After(patience)
 	for {
 		c.mu.Lock()
 		if at := re.FindIndex(c.out); at != nil {
@@ -130,7 +134,7 @@ func (c *console) exit() int {
 	select {
 	case err := <-c.ended:
 		return exitStatus(c.t, err)
-	case <-time.After(60 * time.Second):
+	case <-time.After(patience):
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.t.Fatalf("the program does not end; the terminal shows %q", c.out)

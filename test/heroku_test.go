@@ -64,7 +64,7 @@ func (s *session) shows(command, checked string, check func(s *session)) {
 // command is a line of the CLI for a test that gives it a terminal or input.
 func (s *session) command(args ...string) *exec.Cmd {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 	s.t.Cleanup(cancel)
 	cmd := s.p.HerokuCommandOf(ctx, s.t, s.version, s.dir, args...)
 	cmd.Env = append(cmd.Env, s.env...)

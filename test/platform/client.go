@@ -429,7 +429,7 @@ func (p *Instance) LogContains(t testing.TB, app, text string) error {
 // env` prints, and returns what it printed.
 func (p *Instance) Heroku(t testing.TB, dir string, args ...string) (string, error) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	out, err := p.HerokuCommand(ctx, t, dir, args...).CombinedOutput()
 	return string(out), err
