@@ -163,7 +163,7 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if r.Method == http.MethodHead {
 		return
 	}
-	e := events{w: w, flush: http.NewResponseController(w), stuck: h.stuck}
+	e := events{w: w, flush: http.NewResponseController(w), stuck: h.stuck, ended: s.ended}
 	if !s.tail {
 		e.buf.WriteString(comeBack)
 	}
@@ -200,10 +200,16 @@ type events struct {
 	w     io.Writer
 	flush *http.ResponseController
 	stuck time.Duration
+	ended context.Context // the session's
 	buf   bytes.Buffer
 }
 
+// send asks whether the session goes on when it has the lines: one that was
+// written after the session's end is not among those it sends.
 func (e *events) send(lines []Line) error {
+	if err := e.ended.Err(); err != nil {
+		return err
+	}
 	for _, l := range lines {
 		b := append(e.buf.AvailableBuffer(), "id: "...)
 		b = strconv.AppendUint(b, l.ID, 10)

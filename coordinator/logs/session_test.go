@@ -238,6 +238,32 @@ func TestSessionShowsOneAppOnly(t *testing.T) {
 	}
 }
 
+// Once Revoke has returned no line that comes then is read by the user's
+// streams, not even in the moment before they end.
+func TestRevokedStreamsReadNothingMore(t *testing.T) {
+	h := open(t, t.TempDir())
+	srv := httptest.NewServer(h)
+	defer srv.Close()
+	for n := range 300 {
+		h.Write(appA, "app", "api", "begin")
+		res, err := http.Get(srv.URL + "/streams/" + h.NewSession(appA, "eve", 1, true, "", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		body := bufio.NewReader(res.Body)
+		if _, err := body.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		h.Revoke(appA, "eve")
+		h.Write(appA, "app", "api", "secret")
+		rest, _ := io.ReadAll(body)
+		res.Body.Close()
+		if strings.Contains(string(rest), "secret") {
+			t.Fatalf("stream %d goes on: %s", n, rest)
+		}
+	}
+}
+
 // A reader that stops reading is let go of, and costs no writer and no other
 // reader anything meanwhile.
 func TestReaderThatStopsReading(t *testing.T) {
