@@ -114,7 +114,10 @@ func (r *rig) on(t *testing.T) *rig {
 
 // impatient serves the same once more, where a call may take no longer.
 func (r *rig) impatient(maxTime time.Duration) *httptest.Server {
-	a := &api{Config: r.config, rates: newRates(1000), guesses: newGuesses(), logins: newLogins(), maxTime: maxTime}
+	return r.serve(&api{Config: r.config, rates: newRates(1000), guesses: newGuesses(), logins: newLogins(), maxTime: maxTime})
+}
+
+func (r *rig) serve(a *api) *httptest.Server {
 	server := httptest.NewServer(a.handler())
 	r.Cleanup(server.Close)
 	return server
