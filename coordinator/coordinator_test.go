@@ -2,7 +2,6 @@ package coordinator
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -29,6 +28,9 @@ type rig struct {
 	at   Addresses
 	stop func() error // ends Run and returns its error
 }
+
+// patience is with what must happen.
+const patience = time.Minute
 
 func newRig(t testing.TB) *rig {
 	t.Helper()
@@ -66,8 +68,8 @@ func (r *rig) start() {
 		select {
 		case err := <-ended:
 			return err
-		case <-time.After(30 * time.Second):
-			r.t.Fatal("the coordinator did not end in 30 s")
+		case <-time.After(patience):
+			r.t.Fatalf("the coordinator did not end in %v", patience)
 			panic("not reached")
 		}
 	}
@@ -77,8 +79,8 @@ func (r *rig) start() {
 	case err := <-ended:
 		done = true
 		r.t.Fatalf("the coordinator ended at once: %v", err)
-	case <-time.After(30 * time.Second):
-		r.t.Fatal("the coordinator was not ready in 30 s")
+	case <-time.After(patience):
+		r.t.Fatalf("the coordinator was not ready in %v", patience)
 	}
 }
 
@@ -305,8 +307,10 @@ func TestWhoAnswersWhat(t *testing.T) {
 func TestHeadersAreBounded(t *testing.T) {
 	r := newRig(t)
 	r.start()
-	if status, _ := r.api("GET", "/healthz", strings.Repeat("x", 80<<10), ""); status != http.StatusRequestHeaderFieldsTooLarge {
-		t.Errorf("an 80 KB header got %d", status)
+	// net/http reads 4 KB past the bound of 64 KB; much more would still be on
+	// its way when it closes the connection.
+	if status, _ := r.api("GET", "/healthz", strings.Repeat("x", 69<<10), ""); status != http.StatusRequestHeaderFieldsTooLarge {
+		t.Errorf("a 69 KB header got %d", status)
 	}
 }
 
@@ -331,7 +335,7 @@ func TestShutdownIsBounded(t *testing.T) {
 	}
 	start := time.Now()
 	must(t, r.stop())
-	if took := time.Since(start); took > shutdownLimit+5*time.Second {
+	if took := time.Since(start); took > shutdownLimit+20*time.Second {
 		t.Errorf("shutdown took %v", took)
 	}
 }
@@ -359,12 +363,16 @@ func TestSystemdIsNotified(t *testing.T) {
 	t.Setenv("NOTIFY_SOCKET", path)
 	r.start()
 	must(t, r.stop())
-	must(t, conn.SetReadDeadline(time.Now().Add(5*time.Second)))
+	must(t, conn.SetReadDeadline(time.Now().Add(patience)))
+	before := ""
 	for _, want := range []string{"READY=1\nSTATUS=serves", "WATCHDOG=1\nSTATUS=serves; hosts that joined: 0", "STOPPING=1\nSTATUS=ends; dynos and routers go on"} {
-		buf := make([]byte, 100)
-		n, err := conn.Read(buf)
-		must(t, err)
-		if got := string(buf[:n]); got != want {
+		got := before
+		for buf := make([]byte, 100); got == before; { // the watchdog is fed again every ten seconds
+			n, err := conn.Read(buf)
+			must(t, err)
+			got = string(buf[:n])
+		}
+		if before = want; got != want {
 			t.Errorf("told systemd %q, want %q", got, want)
 		}
 	}
@@ -372,20 +380,23 @@ func TestSystemdIsNotified(t *testing.T) {
 
 func TestSecretsStayOutOfTheLog(t *testing.T) {
 	r := newRig(t)
-	var log bytes.Buffer
-	r.cfg.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	log, err := os.Create(filepath.Join(t.TempDir(), "log")) // who writes last does not matter to a file
+	must(t, err)
+	defer log.Close()
+	r.cfg.Log = slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	r.start()
 	token, join := r.file("first-token"), r.file("join-token")
 	r.api("GET", "/account", token, "")
-	_, err := manifold.Join(t.Context(), r.at.Fleet.String(), join, manifold.RoleAgent, "host")
+	_, err = manifold.Join(t.Context(), r.at.Fleet.String(), join, manifold.RoleAgent, "host")
 	must(t, err)
 	must(t, r.stop())
 	secret, _, _ := strings.Cut(join, ".")
-	if strings.Contains(log.String(), token) || strings.Contains(log.String(), secret) {
+	text, err := os.ReadFile(log.Name())
+	must(t, err)
+	if said := string(text); strings.Contains(said, token) || strings.Contains(said, secret) {
 		t.Error("a secret is in the log")
-	}
-	if !strings.Contains(log.String(), "coordinator ready") {
-		t.Errorf("the log is %s", log.String())
+	} else if !strings.Contains(said, "coordinator ready") {
+		t.Errorf("the log is %s", said)
 	}
 }
 

@@ -101,7 +101,7 @@ func TestParseRelease(t *testing.T) {
 		if got, err := parseRelease([]byte(bad)); err == nil {
 			t.Errorf("%.60q was taken: %v", bad, got)
 		}
-		if took := time.Since(began); took > 5*time.Second {
+		if took := time.Since(began); took > 30*time.Second {
 			t.Errorf("%.60q took %s", bad, took)
 		}
 	}

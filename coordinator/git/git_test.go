@@ -165,7 +165,7 @@ func TestAVanishedClientCancelsItsBuild(t *testing.T) {
 		close(entered)
 		select {
 		case <-ctx.Done():
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 		}
 		ended <- ctx.Err()
 		return ctx.Err()
@@ -209,7 +209,7 @@ func TestProgressStreams(t *testing.T) {
 		select {
 		case <-seen:
 			return nil
-		case <-time.After(20 * time.Second):
+		case <-time.After(patience):
 			return errors.New("the first half was not seen")
 		}
 	})

@@ -143,15 +143,21 @@ func newRig(t *testing.T) *rig {
 	})
 	r.http = httptest.NewServer(r.server)
 	t.Cleanup(r.http.Close)
-	waitFor(t, "the hook's socket", func() bool { _, err := os.Stat(r.server.cfg.Socket); return err == nil })
+	waitFor(t, "the hook's socket", func() bool {
+		st, err := os.Stat(r.server.cfg.Socket)
+		return err == nil && st.Mode().Perm() == 0o600 // it is open to others when it is made
+	})
 	r.must("init", "-q", "-b", "main")
 	r.commit("hello.txt", "hello\n")
 	return r
 }
 
+// patience is with what must happen.
+const patience = time.Minute
+
 func waitFor(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("timed out waiting for %s", what)
 		}
