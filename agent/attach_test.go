@@ -21,6 +21,7 @@ import (
 
 	"manifold"
 	"manifold/supervisor"
+	"manifold/test/bubble"
 )
 
 // line is a client's end of a session, as the coordinator has it.
@@ -341,7 +342,7 @@ func (e *end) Resize(uint16, uint16) error { return nil }
 // A process that has ended is heard out, and whoever it left behind with its
 // streams is not waited for.
 func TestCarryHearsOut(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ours, process := net.Pipe()
 		agentLine, coordLine := net.Pipe()
 		ended := make(chan struct{})
@@ -370,7 +371,7 @@ func TestCarryHearsOut(t *testing.T) {
 }
 
 func TestCarryEndsWithItsContext(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		ours, process := net.Pipe()
 		agentLine, coordLine := net.Pipe()
 		ctx, cancel := context.WithCancel(t.Context())
@@ -397,7 +398,7 @@ func TestCarryEndsWithItsContext(t *testing.T) {
 // An adopted dyno whose client went with the agent before is hung up on, and
 // again by the agent after this one: as often as the policy says in all.
 func TestAdoptedAttachedDynoIsHungUpOn(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		a := fakeAssignment()
 		a.Kind, a.Web, a.Dyno, a.Attach = manifold.KindOneOff, false, "run.1", nil

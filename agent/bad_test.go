@@ -12,12 +12,12 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/uuid"
 
 	"manifold"
+	"manifold/test/bubble"
 )
 
 func TestUnknownBoxIsKilledAndBadRecordSetAside(t *testing.T) {
@@ -213,7 +213,7 @@ func TestWrongBytesOnTheStream(t *testing.T) {
 		"another cluster": `{"cluster":"other","revision":9}`,
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				a := newAgent(Config{Log: slog.New(slog.DiscardHandler)}, home{t.TempDir()}, "")
 				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 				defer cancel()

@@ -10,17 +10,17 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"manifold"
 	"manifold/isolation"
+	"manifold/test/bubble"
 )
 
 // inTime runs a test in simulated time.
 func inTime(t *testing.T, test func(t *testing.T, w *world)) {
 	t.Helper()
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(t)
 		test(t, w)
 		if w.stop != nil {

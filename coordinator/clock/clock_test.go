@@ -8,12 +8,12 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"manifold"
 	"manifold/coordinator/scheduler"
 	"manifold/coordinator/store"
+	"manifold/test/bubble"
 )
 
 var (
@@ -123,7 +123,7 @@ func job(id, every, at string) manifold.ScheduledJob {
 }
 
 func TestEachMomentOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(job("ten", "10m", ""), job("hourly", "hour", ":05"), job("daily", "day", "01:05"))
 		w.run(t, 85*time.Minute+time.Second)
 		w.want(t, "ten 01T00:10", "ten 01T00:20", "ten 01T00:30", "ten 01T00:40", "ten 01T00:50", "ten 01T01:00", "ten 01T01:10", "ten 01T01:20",
@@ -134,7 +134,7 @@ func TestEachMomentOnce(t *testing.T) {
 // After a downtime only the last moment is made up for, and restarts in
 // between run nothing twice.
 func TestMissedMoments(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(job("ten", "10m", ""), job("daily", "day", "12:00"))
 		w.run(t, 11*time.Minute)
 		w.want(t, "ten 01T00:10")
@@ -149,7 +149,7 @@ func TestMissedMoments(t *testing.T) {
 // Two coordinators, or one that is killed between any two steps: the claim
 // decides.
 func TestTwoClocksRunAJobOnce(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(job("ten", "10m", ""))
 		w.slow = 3 * time.Second
 		var both sync.WaitGroup
@@ -163,7 +163,7 @@ func TestTwoClocksRunAJobOnce(t *testing.T) {
 
 // One that cannot be started says why, once, and has its next moment.
 func TestWhatCannotBeStarted(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		w := newWorld(job("ten", "10m", ""))
 		w.fail = errors.New("no host")
 		w.run(t, 25*time.Minute)
@@ -189,7 +189,7 @@ func TestWhatCannotBeClaimed(t *testing.T) {
 		"its code is gone":  {store.ErrNotFound, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				w := newWorld(job("ten", "10m", ""))
 				w.fail, w.full, w.slow = fault.start, fault.claim, time.Millisecond
 				w.run(t, 11*time.Minute)

@@ -10,10 +10,10 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"manifold"
+	"manifold/test/bubble"
 )
 
 // event is one server-sent event as a browser's parser would see it.
@@ -153,7 +153,7 @@ func TestHostileTextCannotBreakFraming(t *testing.T) {
 }
 
 func TestHeartbeatAndEndOfTail(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h, err := Open(t.TempDir())
 		if err != nil {
 			t.Fatal(err)
@@ -175,7 +175,7 @@ func TestHeartbeatAndEndOfTail(t *testing.T) {
 }
 
 func TestSessionsExpireWhenUnused(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		h, err := Open(t.TempDir())
 		if err != nil {
 			t.Fatal(err)

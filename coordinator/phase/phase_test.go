@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"manifold"
@@ -16,6 +15,7 @@ import (
 	"manifold/coordinator/outputs"
 	"manifold/coordinator/scheduler"
 	"manifold/coordinator/store"
+	"manifold/test/bubble"
 )
 
 // world is the store and the scheduler, of one release whose command an earlier
@@ -84,7 +84,7 @@ func TestTakenOver(t *testing.T) {
 		"a dyno that is no more": {[]error{slow, store.ErrNotFound}, false, "was cut off"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) {
+			bubble.Test(t, func(t *testing.T) {
 				hub, err := logs.Open(t.TempDir())
 				if err != nil {
 					t.Fatal(err)

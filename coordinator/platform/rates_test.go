@@ -3,8 +3,9 @@ package platform
 import (
 	"strconv"
 	"testing"
-	"testing/synctest"
 	"time"
+
+	"manifold/test/bubble"
 )
 
 func TestRateLimit(t *testing.T) {
@@ -26,7 +27,7 @@ func TestRateLimit(t *testing.T) {
 }
 
 func TestRateRefills(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		r := newRates(4500)
 		for range 4500 {
 			if !r.of("ada").Allow() {

@@ -9,11 +9,11 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"manifold"
 	"manifold/coordinator/store"
+	"manifold/test/bubble"
 )
 
 // memory is a store whose time is the test's.
@@ -123,7 +123,7 @@ func same(t *testing.T, what string, got, want any) {
 }
 
 func TestTenTriesWithGrowingPauses(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		m := newMemory("dead")
 		n := during(t, m, 24*time.Hour, func(*http.Request, int) (int, error) { return 500, nil })
 		var want []time.Duration
@@ -140,7 +140,7 @@ func TestTenTriesWithGrowingPauses(t *testing.T) {
 // One that never answers is given up after Timeout each time, and the others
 // do not notice.
 func TestTheSlowCostNobodyElseAnything(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		m := newMemory("slow", "good", "late")
 		n := during(t, m, time.Hour/4, func(req *http.Request, n int) (int, error) {
 			switch {
@@ -161,7 +161,7 @@ func TestTheSlowCostNobodyElseAnything(t *testing.T) {
 
 // What cannot be written down is tried again after a rest, not at once.
 func TestAStoreThatFails(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		m := newMemory("good")
 		m.fail = errors.New("the disk is full")
 		n := during(t, m, time.Minute, func(*http.Request, int) (int, error) { return 200, nil })
@@ -171,7 +171,7 @@ func TestAStoreThatFails(t *testing.T) {
 }
 
 func TestARemovedWebhookIsToldNothing(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		m := newMemory("gone")
 		m.removed = true
 		n := during(t, m, time.Minute, func(*http.Request, int) (int, error) { return 200, nil })
@@ -182,7 +182,7 @@ func TestARemovedWebhookIsToldNothing(t *testing.T) {
 
 // An attempt that the coordinator's own end cut short does not count.
 func TestAnAttemptCutShort(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		m := newMemory("slow")
 		n := during(t, m, Timeout/2, func(req *http.Request, _ int) (int, error) {
 			<-req.Context().Done()

@@ -11,6 +11,7 @@ import (
 	"manifold"
 	"manifold/coordinator/scheduler"
 	"manifold/coordinator/store"
+	"manifold/test/bubble"
 )
 
 var (
@@ -52,7 +53,7 @@ func (s *stage) scene(dynos ...scheduler.Dyno) []string {
 // A dyno that comes, changes its state or goes is told of; what was there
 // already when the coordinator started, and what the API shows alike, is not.
 func TestFollow(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
 		dyno := func(id string, state manifold.State) scheduler.Dyno {
 			return scheduler.Dyno{Dyno: manifold.Dyno{Assignment: id, App: "a", Name: "web." + id, State: state}}
 		}

@@ -109,7 +109,6 @@ func (p *process) become(command boot.Message, io stdio) error {
 func becomeApp() {
 	runtime.LockOSThread() // what follows is per thread; exec keeps this one
 	unix.CloseOnExec(appFD)
-	heedSignals()
 	misplaced := takePlace()
 	answer := boot.Started
 	if misplaced != nil {
@@ -143,23 +142,6 @@ func becomeApp() {
 	freshSignals()
 	if err := syscall.Exec(s.Argv[0], s.Argv, s.Env); err != nil {
 		fail(127, "start "+s.Argv[0], err)
-	}
-}
-
-// heedSignals gives each signal that is ignored its default back. An agent that
-// was started in the background by a script, or by nohup(1), ignores some, and
-// what is ignored stays so across fork and exec (signal(7)): Ctrl-C would not
-// end what runs in a dyno, nor the loss of its terminal.
-func heedSignals() {
-	type action struct{ handler, flags, restorer, mask uintptr } // the kernel's struct sigaction on amd64
-	const standard, ignore, lastSignal = 0, 1, 64
-	for s := uintptr(1); s <= lastSignal; s++ {
-		var a action
-		_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, s, 0, uintptr(unsafe.Pointer(&a)), unsafe.Sizeof(a.mask), 0, 0)
-		if errno == 0 && a.handler == ignore {
-			a.handler = standard
-			_, _, _ = unix.RawSyscall6(unix.SYS_RT_SIGACTION, s, uintptr(unsafe.Pointer(&a)), 0, unsafe.Sizeof(a.mask), 0, 0)
-		}
 	}
 }
 
