@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -205,6 +206,48 @@ func TestBriefSession(t *testing.T) {
 			t.Errorf("the connection of a client whose input had not ended was closed after %s", waited)
 		}
 	}
+}
+
+// A coordinator that stood still while input came does not take its silence for
+// the client's.
+func TestInputThatCameIsReadWhateverTheTime(t *testing.T) {
+	r := newRig(t, nil)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	accepted := make(chan *tls.Conn, 1)
+	go func() {
+		raw, err := ln.Accept()
+		if err != nil {
+			t.Error(err)
+		}
+		conn := tls.Server(raw, r.room.cfg.TLS)
+		if err := conn.Handshake(); err != nil {
+			t.Error(err)
+		}
+		accepted <- conn
+	}()
+	client, err := tls.Dial("tcp", ln.Addr().String(), &tls.Config{RootCAs: r.pool})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	c := &rendezvous{Conn: <-accepted}
+	defer c.Close()
+	if _, err := io.WriteString(client, "on"); err != nil {
+		t.Fatal(err)
+	}
+	input, buf := bufio.NewReader(c), make([]byte, 10)
+	for range 100 { // the second look may be too late as well
+		_ = c.SetReadDeadline(time.Now())
+		n, err := c.read(input, buf)
+		if err == nil && string(buf[:n]) == "on" {
+			return
+		}
+	}
+	t.Error("what the client had sent is not read when the time is over")
 }
 
 func TestEmptyInput(t *testing.T) {

@@ -90,6 +90,17 @@ func (c *rendezvous) until(t time.Time) {
 	})
 }
 
+// read reads what the client sends. When the time for that is over it looks once
+// more: a coordinator that stood still all the while finds it over whatever came.
+func (c *rendezvous) read(input *bufio.Reader, buf []byte) (int, error) {
+	n, err := input.Read(buf)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = c.SetReadDeadline(time.Now().Add(endHold / 20))
+		n, err = input.Read(buf)
+	}
+	return n, err
+}
+
 // pump carries the client's input to the agent until either is gone. The end
 // of the client's connection is the loss of the client.
 func (c *rendezvous) pump(input *bufio.Reader) {
@@ -98,7 +109,7 @@ func (c *rendezvous) pump(input *bufio.Reader) {
 	buf := make([]byte, 1+record)
 	buf[0] = ctrlD
 	for !s.ending() {
-		n, err := input.Read(buf[1:])
+		n, err := c.read(input, buf[1:])
 		data := buf[1 : 1+n]
 		if held && n > 0 {
 			held, data = false, buf[:1+n] // it was a byte of the input
@@ -134,7 +145,7 @@ func (c *rendezvous) pump(input *bufio.Reader) {
 func (c *rendezvous) drain(input *bufio.Reader) {
 	cfg := &c.session.room.cfg
 	for buf := make([]byte, record); ; {
-		n, err := input.Read(buf)
+		n, err := c.read(input, buf)
 		switch {
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			_ = c.SetReadDeadline(time.Time{}) // the session's timer ends it

@@ -161,7 +161,7 @@ func (a *arena) attack(x attack) outcome {
 	o.under = v.stop()
 	a.scale(a.attacker, x.mode, 0)
 	platform.Eventually(a.t, deadline, func() error { return a.gone("") })
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end) && len(x.missing(o.log, true)) > 0; time.Sleep(100 * time.Millisecond) {
+	for end := time.Now().Add(time.Minute); time.Now().Before(end) && len(x.missing(o.log, true)) > 0; time.Sleep(100 * time.Millisecond) {
 		o.log = read()
 	}
 	return o
