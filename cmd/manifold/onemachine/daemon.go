@@ -35,6 +35,7 @@ type daemon struct {
 
 	mu      sync.Mutex
 	process *os.Process // nil while it is not running
+	told    bool        // to end, by stop
 	end     string      // how the last process ended
 }
 
@@ -91,8 +92,9 @@ func (d *daemon) spawn() (*exec.Cmd, error) {
 	}
 	d.mu.Lock()
 	d.process = cmd.Process
+	told := d.told
 	d.mu.Unlock()
-	if closed(d.stopping) { // stop came while there was no process to tell
+	if told { // stop came while there was no process
 		d.signal(syscall.SIGTERM)
 	}
 	if err := writeRecord(d.m.Settings, d.name, cmd.Process.Pid); err != nil {
@@ -226,6 +228,9 @@ func (d *daemon) signal(sig os.Signal) {
 // stop ends the daemon: SIGTERM, and SIGKILL when it takes longer than patience.
 func (d *daemon) stop(patience time.Duration) {
 	d.leave()
+	d.mu.Lock()
+	d.told = true
+	d.mu.Unlock()
 	d.signal(syscall.SIGTERM)
 	select {
 	case <-d.ended:
