@@ -48,6 +48,7 @@ type fakeBox struct {
 	memory    isolation.Memory
 	deaf      bool // PID 1 hangs: Stop does nothing
 	stuck     int  // that many Removes fail
+	unbegun   bool // PID 1 does not run the app yet
 	hangups   int
 	slow      time.Duration // it takes to heed Stop
 }
@@ -123,6 +124,7 @@ func (b *fakeBox) Dir() string           { return b.dir }
 func (b *fakeBox) Keep(string) error     { return nil }
 func (b *fakeBox) LogDir() string        { return filepath.Join(b.dir, "log") }
 func (b *fakeBox) Done() <-chan struct{} { return b.done }
+func (b *fakeBox) Begun() bool           { return !b.unbegun }
 func (b *fakeBox) Kill() error           { b.end(nil); return nil }
 
 func (b *fakeBox) Freeze(context.Context) error {

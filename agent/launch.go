@@ -24,7 +24,7 @@ import (
 // finds out by itself what was done of it before.
 func (d *driver) launch(ctx context.Context, dyno supervisor.Dyno, found box) message {
 	if found != nil {
-		if started(found) {
+		if started(ctx, found) {
 			return message{event: supervisor.Event{Kind: supervisor.Launched}, box: found}
 		}
 		if err := found.Remove(); err != nil { // half-built by an agent that died
@@ -48,20 +48,26 @@ func failed(err error) message {
 	}}
 }
 
-// settle is how long a PID 1 that was not told everything may take to see
-// that its agent died, and to end.
-const settle = 500 * time.Millisecond
+// settle bounds how long a PID 1 whose agent died over its start may take to
+// run the app, where it was told what that is, or else to see that, and to end.
+const settle = time.Minute
 
 // started tells a box that runs or ran from one that never came that far:
 // PID 1 leaves a record whenever it started the app, and ends without one
-// when its agent died before.
-func started(b box) bool {
-	select {
-	case <-b.Done():
-		_, err := b.Exit()
-		return !errors.Is(err, isolation.ErrNoRecord)
-	case <-time.After(settle):
-		return true
+// when its agent died before. On a busy host either takes its time.
+func started(ctx context.Context, b box) bool {
+	ctx, cancel := context.WithTimeout(ctx, settle)
+	defer cancel()
+	for {
+		select {
+		case <-b.Done():
+			_, err := b.Exit()
+			return !errors.Is(err, isolation.ErrNoRecord)
+		default:
+		}
+		if b.Begun() || !sleep(ctx, 5*time.Millisecond) {
+			return true
+		}
 	}
 }
 

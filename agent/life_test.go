@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -137,6 +138,31 @@ func TestRestartIsLeftToASlowCoordinator(t *testing.T) {
 		time.Sleep(time.Second)
 		if now := w.dyno(a); inPlace || err != nil || now.Run != before.Run || now.State != manifold.StateUp {
 			t.Errorf("in place: %t, %v; it was %+v and is %+v", inPlace, err, before, now)
+		}
+	})
+}
+
+// An agent dies over a start, and PID 1, which was not told what to run, takes
+// its time to see that: nothing ran, so nothing crashed.
+func TestStartThatWasCutShortIsNoCrash(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.host.onStart = func(b *fakeBox) error {
+			w.host.onStart = nil
+			b.unbegun = true
+			w.host.boxes[b.spec.Run] = b
+			time.AfterFunc(5*time.Second, func() { b.end(nil) })
+			runtime.Goexit() // the agent is dead
+			return nil
+		}
+		a := fakeAssignment()
+		w.start()
+		w.want(a)
+		time.Sleep(time.Second)
+		w.stop()
+		w.start()
+		time.Sleep(10 * time.Second)
+		if d := w.dyno(a); d.State != manifold.StateUp || d.Crashes != 0 || d.Result != nil {
+			t.Errorf("it is %+v, %+v", d, d.Result)
 		}
 	})
 }

@@ -38,6 +38,7 @@ type box interface {
 	Keep(dir string) error
 	Attached() *isolation.Stream
 	Exec(ctx context.Context, e isolation.Exec) (*isolation.Guest, error)
+	Begun() bool
 	Done() <-chan struct{}
 	Exit() (isolation.Exit, error)
 	Listening(port int) (bool, error)

@@ -126,6 +126,22 @@ func (b *Box) Dir() string { return filepath.Join(b.host.cfg.Dir, b.record.Run) 
 // LogDir holds the dyno's log segments (package segment).
 func (b *Box) LogDir() string { return filepath.Join(b.Dir(), pid1Name, boot.LogName) }
 
+// Begun says whether PID 1 runs the app, for which it needs nobody any more.
+// Until then it has the capability to build the dyno, and then gives it up.
+func (b *Box) Begun() bool {
+	b.mu.Lock()
+	pid, gone := b.pid, b.pidfd == nil
+	b.mu.Unlock()
+	if gone {
+		return false
+	}
+	status, err := readSmall("/proc/" + strconv.Itoa(pid) + "/status")
+	_, rest, _ := strings.Cut(status, "\nCapPrm:\t")
+	text, _, _ := strings.Cut(rest, "\n")
+	caps, capsErr := strconv.ParseUint(text, 16, 64)
+	return err == nil && capsErr == nil && caps&(1<<unix.CAP_SYS_ADMIN) == 0
+}
+
 // Done is closed when every process of the dyno has ended.
 func (b *Box) Done() <-chan struct{} { return b.done }
 

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -362,4 +363,35 @@ func (r *rig) oneLife(i int) error {
 		<-b.Done()
 	}
 	return errors.Join(err, b.Remove())
+}
+
+// TestBegun: a box is told from one that runs its app, by whoever finds it.
+func TestBegun(t *testing.T) {
+	r := newRig(t)
+	begun := func() (list []bool) {
+		boxes, err := r.host.Boxes()
+		if err != nil {
+			t.Error(err)
+		}
+		for _, b := range boxes {
+			list = append(list, b.Begun())
+		}
+		return list
+	}
+	var before []bool
+	r.host.SetFault(func(point string) {
+		if point == "layers" {
+			before = begun()
+		}
+	})
+	b := r.start("exec sleep 1000")
+	if after := begun(); !slices.Equal(before, []bool{false}) || !slices.Equal(after, []bool{true}) || !b.Begun() {
+		t.Errorf("before it was told what to run: %v, afterwards: %v", before, after)
+	}
+	if err := b.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if b.Begun() {
+		t.Error("it has begun, and is gone")
+	}
 }
