@@ -76,6 +76,7 @@ type agent struct {
 	heard   atomic.Bool   // the coordinator took the last observation
 	starts  chan struct{} // bounds boxes being built at once
 	changed chan struct{} // something to observe
+	telling chan struct{} // held while the coordinator is told: an older message that came last would be believed
 
 	mu       sync.Mutex
 	id       manifold.Identity
@@ -126,7 +127,7 @@ func newAgent(cfg Config, h home, boot string) *agent {
 		shelf: shelf{h.dynos(), cfg.Log}, morgue: morgue{h.autopsies(), cfg.Log}, uplink: newUplink(),
 		ended: why.NewStore(h.ended()), releases: why.NewReleases(h.releases()),
 		starts:  make(chan struct{}, max(4, 2*runtime.NumCPU())),
-		changed: make(chan struct{}, 1), pulse: newPulse(),
+		changed: make(chan struct{}, 1), telling: make(chan struct{}, 1), pulse: newPulse(),
 		works: works, drivers: map[string]*driver{}, execs: map[string]bool{}, healed: map[string]time.Time{},
 	}
 }

@@ -167,6 +167,54 @@ func TestStartThatWasCutShortIsNoCrash(t *testing.T) {
 	})
 }
 
+// What the coordinator is told at the door's wish does not overtake what it is
+// being told: it would end with the older.
+func TestTheNewestObservationComesLast(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		up := &slowUp{fakeUp: w.up}
+		agent.up = up
+		agent.uplink.set(nil) // it has joined
+		first := make(chan error, 1)
+		go func() { first <- agent.observeOnce(t.Context()) }()
+		time.Sleep(time.Millisecond)
+		if told, err := agent.Drain(t.Context(), true); !told || err != nil {
+			t.Errorf("told: %t, %v", told, err)
+		}
+		if err := <-first; err != nil {
+			t.Error(err)
+		}
+		if n := len(up.seen); n != 2 || !up.seen[n-1].Draining {
+			t.Errorf("the coordinator saw %+v", up.seen)
+		}
+	})
+}
+
+// slowUp takes a second for its first message.
+type slowUp struct {
+	*fakeUp
+	began bool
+	seen  []manifold.Observation
+}
+
+func (u *slowUp) Post(ctx context.Context, path string, v any) error {
+	o, ok := v.(manifold.Observation)
+	if !ok {
+		return u.fakeUp.Post(ctx, path, v)
+	}
+	u.mu.Lock()
+	first := !u.began
+	u.began = true
+	u.mu.Unlock()
+	if first {
+		time.Sleep(time.Second)
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.seen = append(u.seen, o)
+	return nil
+}
+
 func TestHungPID1IsKilled(t *testing.T) {
 	inTime(t, func(t *testing.T, w *world) {
 		w.host.onStart = func(b *fakeBox) error { b.deaf = true; return nil }

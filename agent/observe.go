@@ -60,6 +60,12 @@ func (a *agent) observeOnce(ctx context.Context) error {
 	if _, err := a.uplink.wait(ctx); err != nil {
 		return err
 	}
+	select {
+	case a.telling <- struct{}{}:
+		defer func() { <-a.telling }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	return a.up.Post(ctx, "/fleet/v1/observed", a.observation())
 }
 

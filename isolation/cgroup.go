@@ -378,7 +378,7 @@ func (t *cgroupTree) remove(group string) error {
 	}
 	dirs = append(append(dirs, t.v1Dirs(group)...), filepath.Join(dir, "init"), filepath.Join(dir, "app"), dir)
 	for _, d := range dirs {
-		if err := rmdir(d, time.Second); err != nil {
+		if err := rmdir(d, removePatience); err != nil {
 			return fmt.Errorf("remove cgroup: %w", err)
 		}
 	}
@@ -389,7 +389,7 @@ func (t *cgroupTree) remove(group string) error {
 func (t *cgroupTree) removeAll() error {
 	var errs []error
 	for _, d := range append(t.v1Dirs(""), filepath.Join(t.root, t.own)) {
-		errs = append(errs, rmdir(d, time.Second))
+		errs = append(errs, rmdir(d, removePatience))
 	}
 	return errors.Join(errs...)
 }
