@@ -132,13 +132,18 @@ func (cfg Config) overlap() error {
 	return nil
 }
 
-// routes lists the host's IPv4 routes. A list that changed while the kernel
-// told it is asked for again: hosts on which dynos come and go always change.
+// routes lists the host's IPv4 routes.
 func routes() ([]netlink.Route, error) {
+	return whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, netlink.FAMILY_V4) })
+}
+
+// whole asks again for a list that changed while the kernel told it: hosts on
+// which dynos come and go always change.
+func whole[T any](list func() ([]T, error)) ([]T, error) {
 	for tries := 1; ; tries++ {
-		list, err := netlink.RouteList(nil, netlink.FAMILY_V4)
+		all, err := list()
 		if !errors.Is(err, netlink.ErrDumpInterrupted) || tries == 20 {
-			return list, err
+			return all, err
 		}
 	}
 }

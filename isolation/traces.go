@@ -173,10 +173,7 @@ func (t *cgroupTree) limits(group string) (memory, pids int64) {
 // linkTraces lists the links named like ours. Ours are veth pairs named after
 // a slot, with the slot's address or, for a moment, none.
 func (cfg Config) linkTraces() ([]LinkTrace, error) {
-	links, err := netlink.LinkList()
-	for tries := 1; errors.Is(err, netlink.ErrDumpInterrupted) && tries < 20; tries++ {
-		links, err = netlink.LinkList()
-	}
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, err
 	}
@@ -198,7 +195,7 @@ func (cfg Config) linkTraces() ([]LinkTrace, error) {
 }
 
 func (cfg Config) addressed(l netlink.Link, s slot) bool {
-	addrs, err := netlink.AddrList(l, netlink.FAMILY_V4)
+	addrs, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(l, netlink.FAMILY_V4) })
 	for _, a := range addrs {
 		if ip, ok := netip.AddrFromSlice(a.IP.To4()); !ok || ip != s.hostAddr(cfg) {
 			return false
