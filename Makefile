@@ -77,7 +77,7 @@ test: ## Format, static checks, unit, kernel and end-to-end tests, the VM rig be
 .PHONY: test-vm
 test-vm: ## Kernel tests and systemd units on an emulated Debian 12 with cgroup v2 (as root)
 	@test/packages $(TEST_PACKAGES)
-	@go test -count=1 -timeout 45m -v ./test/vm
+	@go test -count=1 -timeout 60m -v ./test/vm
 
 .PHONY: test-cli
 test-cli: export MANIFOLD_TEST_CLIS := 11.10.0 10.17.0 9.5.1

@@ -23,7 +23,7 @@ import (
 )
 
 // bootLimit ends a guest that hangs.
-const bootLimit = 25 * time.Minute
+const bootLimit = 50 * time.Minute
 
 // shown is the table of the run, printed when all is over.
 var shown table

@@ -176,7 +176,7 @@ if [ $boot = 1 ]; then
 			boots++
 			fmt.Fprintf(&s, "%s\nsystemctl --no-block reboot\nexit\nelif [ $boot = %d ]; then\n", t.reboot, boots)
 		}
-		fmt.Fprintf(&s, "echo '%s%s'\ntimeout -k 10 1200 tests/%s -test.v=test2json -test.run '%s' -test.skip '%s' && status=0 || status=$?\necho; echo \"%s$status\"\n",
+		fmt.Fprintf(&s, "echo '%s%s'\ntimeout -k 10 2400 tests/%s -test.v=test2json -test.run '%s' -test.skip '%s' && status=0 || status=$?\necho; echo \"%s$status\"\n",
 			beginMark, t.pkg, program(t.pkg), cmp.Or(t.only, "."), cmp.Or(t.skip, "^$"), endMark)
 	}
 	s.WriteString("fi\nsystemctl --no-block poweroff --force\n")

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -53,7 +54,11 @@ func TestMemoryContract(t *testing.T) {
 			t.Errorf("process %d outlived its dyno: %v", pid, err)
 		}
 	}
-	lines := log(t, "eater")
+	var lines []string
+	eventually(t, "its last words and R15 in the log", func() bool { // they come by different ways
+		lines = log(t, "eater")
+		return slices.ContainsFunc(lines, r15.MatchString) && grown(lines) > 1450
+	})
 	checkWords(t, lines)
 	if kept := number(t, neighbour, "memory.current"); kept < 64<<20 || number(t, neighbour, "memory.swap.current") > 0 {
 		t.Errorf("the neighbour has %d bytes of RAM left", kept)
@@ -69,10 +74,21 @@ var (
 	held = regexp.MustCompile(`app\[grow\.1\]: holds (\d+) MiB`)
 )
 
+// grown is the most it said it holds, in MiB. Its second life has not come that far.
+func grown(lines []string) (most int) {
+	for _, line := range lines {
+		if m := held.FindStringSubmatch(line); m != nil {
+			n, _ := strconv.Atoi(m[1])
+			most = max(most, n)
+		}
+	}
+	return most
+}
+
 // checkWords looks at what the dyno's log says of its first life.
 func checkWords(t *testing.T, lines []string) {
 	t.Helper()
-	warned, killed, last, grown := 0, 0, "", 0
+	warned, killed, last := 0, 0, ""
 	for _, line := range lines {
 		switch {
 		case r14.MatchString(line):
@@ -83,21 +99,19 @@ func checkWords(t *testing.T, lines []string) {
 			figure(t, "memory contract: %s; %s", line, last)
 		case used.MatchString(line):
 			last = line
-		case killed == 0 && held.MatchString(line):
-			grown, _ = strconv.Atoi(held.FindStringSubmatch(line)[1])
 		}
 		if killed > 0 {
 			break
 		}
 	}
-	mib := 0
+	mib, most := 0, grown(lines)
 	if m := used.FindStringSubmatch(last); m != nil {
 		mib, _ = strconv.Atoi(m[1])
 	}
-	if warned == 0 || killed != 1 || mib < 1500 || mib > 1560 || grown < 1450 || grown > 1550 {
-		t.Errorf("R14 %d times, R15 %d times at %d MiB, and its own last word was %d MiB, of:\n%s", warned, killed, mib, grown, strings.Join(lines, "\n"))
+	if warned == 0 || killed != 1 || mib < 1500 || mib > 1560 || most < 1450 || most > 1550 {
+		t.Errorf("R14 %d times, R15 %d times at %d MiB, and its own last word was %d MiB, of:\n%s", warned, killed, mib, most, strings.Join(lines, "\n"))
 	}
-	figure(t, "memory contract: R14 %d times; R15 at %d MiB, its own last word was %d MiB", warned, mib, grown)
+	figure(t, "memory contract: R14 %d times; R15 at %d MiB, its own last word was %d MiB", warned, mib, most)
 }
 
 func number(t *testing.T, d dyno, file string) int64 {
