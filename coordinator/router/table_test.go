@@ -339,12 +339,19 @@ func TestPostsShareConnections(t *testing.T) {
 	if n := conns.Load(); n > 10 { // one, but where this test had to wait for its turn
 		t.Fatalf("%d connections for 101 POSTs", n)
 	}
-	// A connection that has been idle for long is not trusted with one.
-	d.mu.Lock()
-	for _, c := range d.idle {
-		c.idleSince = c.idleSince.Add(-recent)
-	}
-	d.mu.Unlock()
+	// A connection that has been idle for long is not trusted with one. (The
+	// last one is put away when its answer is out already.)
+	until(t, "all connections are idle", func() bool {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if len(d.idle) < int(conns.Load()) {
+			return false
+		}
+		for _, c := range d.idle {
+			c.idleSince = c.idleSince.Add(-recent)
+		}
+		return true
+	})
 	before := conns.Load()
 	fmt.Fprintf(c, "POST / HTTP/1.1\r\nHost: %s\r\nContent-Length: 1\r\n\r\nx", appHost)
 	answer(t, br, "POST")

