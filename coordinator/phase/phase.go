@@ -200,13 +200,13 @@ func (r *Room) Follow(ctx context.Context, pending manifold.Release, w io.Writer
 	}
 }
 
-// copy waits for an output that is about to begin, and copies it.
+// copy waits for an output that is about to begin, and copies it. When ctx has
+// ended it looks a last time.
 func (r *Room) copy(ctx context.Context, name string, w io.Writer) {
-	for errors.Is(r.cfg.Outputs.Copy(ctx, name, w), fs.ErrNotExist) {
+	for errors.Is(r.cfg.Outputs.Copy(ctx, name, w), fs.ErrNotExist) && ctx.Err() == nil {
 		select {
 		case <-time.After(50 * time.Millisecond):
 		case <-ctx.Done():
-			return
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"manifold"
@@ -118,4 +119,35 @@ func TestTakenOver(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Who follows a command reads its output also where it began and ended between
+// two looks for it, however late the next look is.
+func TestAnOutputThatWasThereInBetween(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		kept, err := outputs.Open(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer kept.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		var read bytes.Buffer
+		done, name := make(chan struct{}), rand.Text()
+		go func() {
+			defer close(done)
+			New(Config{Outputs: kept}).copy(ctx, name, &read)
+		}()
+		synctest.Wait() // it has looked once
+		out, err := kept.Create(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = out.Write([]byte("migrated"))
+		out.Close()
+		cancel()
+		if <-done; read.String() != "migrated" {
+			t.Errorf("read %q", read.String())
+		}
+	})
 }
