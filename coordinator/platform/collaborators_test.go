@@ -198,3 +198,24 @@ func TestRemovedAccessEndsLogStreams(t *testing.T) {
 		t.Errorf("the URL of one who lost access: %v %v", res, err)
 	}
 }
+
+// removing takes a collaborator away in the moment before their session is made.
+type removing struct {
+	Logs
+	remove func()
+}
+
+func (l removing) NewSession(app, user string, lines int, tail bool, source, dyno string) string {
+	l.remove()
+	return l.Logs.NewSession(app, user, lines, tail, source, dyno)
+}
+
+func TestRemovedAccessEndsLogSessionsUnderWay(t *testing.T) {
+	remove := func() {}
+	ada := newRig(t, func(c *Config) { c.Logs = removing{c.Logs, func() { remove() }} })
+	eve := ada.as("eve@example.com")
+	ada.app("shared")
+	ada.send("POST", "/apps/shared/collaborators", `{"user":"eve@example.com"}`).want(201)
+	remove = func() { ada.send("DELETE", "/apps/shared/collaborators/eve@example.com", "").want(200) }
+	eve.send("POST", "/apps/shared/log-sessions", `{"tail":true}`).fails(404, "not_found")
+}

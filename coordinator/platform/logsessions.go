@@ -1,6 +1,7 @@
 package platform
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
@@ -44,6 +45,11 @@ func (a *api) createLogSession(c *call, app manifold.App) (answer, error) {
 		}
 	}
 	token := a.Logs.NewSession(app.ID, c.user.ID, lines, in.Tail, in.Source, dyno)
+	// Who was shut out before there was a session to end gets none.
+	if now, err := a.Store.App(c.Context(), app.ID); err != nil || !now.Lets(c.user.ID) {
+		a.Logs.Revoke(app.ID, c.user.ID)
+		return answer{}, cmp.Or(err, error(noApp))
+	}
 	now := when(time.Now())
 	return created(object{
 		"id": uuid.NewString(), "logplex_url": c.streamURL(token, in.Tail),
