@@ -10,7 +10,10 @@ import (
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"manifold/coordinator/router/http1"
 )
@@ -128,6 +131,35 @@ func (c *client) rest(wait time.Duration) {
 	}
 }
 
+// asks waits for the first byte of a request. A deadline that has passed is told
+// without a look at what came: a router that stood still until then would throw
+// away who asked in time.
+func (c *client) asks() bool {
+	_, err := c.br.Peek(1)
+	if timedOut(err) && waiting(c.conn) > 0 {
+		_ = c.conn.SetReadDeadline(time.Now().Add(lastChance)) // it is here; TLS has to open it
+		_, err = c.br.Peek(1)
+	}
+	return err == nil
+}
+
+// waiting is how many bytes came that were not read (tcp(7), SIOCINQ).
+func waiting(conn net.Conn) (n int) {
+	if over, ok := conn.(interface{ NetConn() net.Conn }); ok { // of TLS
+		conn = over.NetConn()
+	}
+	socket, ok := conn.(syscall.Conn)
+	if !ok {
+		return 0
+	}
+	raw, err := socket.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	_ = raw.Control(func(fd uintptr) { n, _ = unix.IoctlGetInt(int(fd), unix.SIOCINQ) })
+	return n
+}
+
 // wake ends it: a request is here.
 func (c *client) wake() {
 	c.between.Lock()
@@ -192,7 +224,7 @@ func (c *client) serve() {
 	wait := t.Header // for the first request; then an idle connection's time
 	for {
 		c.rest(wait)
-		if _, err := c.br.Peek(1); err != nil {
+		if !c.asks() {
 			return
 		}
 		c.wake()

@@ -118,3 +118,33 @@ func TestRequestMeetsShutdown(t *testing.T) {
 	}
 	<-ended
 }
+
+// TestAskedInTime: a router that stood still beyond a deadline hears who asked
+// before it, also over TLS.
+func TestAskedInTime(t *testing.T) {
+	for name, over := range map[string]func(net.Conn) net.Conn{
+		"plain": func(c net.Conn) net.Conn { return c },
+		"TLS":   func(c net.Conn) net.Conn { return &overConn{c} },
+	} {
+		t.Run(name, func(t *testing.T) {
+			user, taken := connected(t)
+			defer taken.Close()
+			c := &client{conn: over(taken), br: bufio.NewReader(taken)}
+			_ = taken.SetReadDeadline(longAgo)
+			if c.asks() {
+				t.Error("somebody asks who said nothing")
+			}
+			fmt.Fprint(user, "GET / HTTP/1.1\r\n")
+			until(t, "it is there", func() bool { return waiting(c.conn) > 0 })
+			_ = taken.SetReadDeadline(longAgo)
+			if !c.asks() {
+				t.Error("who asked is not heard")
+			}
+		})
+	}
+}
+
+// overConn is over another connection, as tls.Conn is.
+type overConn struct{ net.Conn }
+
+func (c *overConn) NetConn() net.Conn { return c.Conn }
