@@ -108,9 +108,27 @@ func (p *pressure) watch() {
 		if err != nil {
 			return
 		}
-		p.seen.Store(seeMemory(p.stats))
+		p.look()
 		time.Sleep(pressurePause)
 	}
+}
+
+// look keeps what there is to see, unless that is the app as the kernel ends it:
+// then it has given back some of what it is ended for.
+func (p *pressure) look() {
+	before, now := p.seen.Load(), seeMemory(p.stats)
+	if before == nil || total(now) >= total(before) || !p.struck() {
+		p.seen.Store(now)
+	}
+}
+
+// total is RAM and swap, in bytes.
+func total(seen *boot.OOM) (sum int64) {
+	for _, name := range []string{"memory.current", "memory.swap.current"} {
+		n, _ := strconv.ParseInt(seen.Stats[name], 10, 64)
+		sum += n
+	}
+	return sum
 }
 
 // struck says whether the kernel has killed anything for too much memory.
