@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"manifold/test/port"
 )
 
 // TestWorks: what a dyno may answer when it is asked whether it works.
@@ -88,26 +90,7 @@ func TestWorks(t *testing.T) {
 	if err := server.Close(); err != nil {
 		t.Error(err)
 	}
-	if err := works(t.Context(), "http://"+deafPort(t), "app.localhost", patience); err == nil || err.Error() != "connection refused" {
+	if err := works(t.Context(), "http://"+port.Closed(t), "app.localhost", patience); err == nil || err.Error() != "connection refused" {
 		t.Errorf("nobody there: %v", err)
 	}
-}
-
-// deafPort is an address at which nobody listens: its port is taken, so that
-// nobody else's test gets it meanwhile.
-func deafPort(t *testing.T) string {
-	t.Helper()
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { unix.Close(fd) })
-	if err := unix.Bind(fd, &unix.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
-		t.Fatal(err)
-	}
-	name, err := unix.Getsockname(fd)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return fmt.Sprintf("127.0.0.1:%d", name.(*unix.SockaddrInet4).Port)
 }
