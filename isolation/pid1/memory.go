@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strconv"
@@ -153,12 +154,14 @@ func (p *pressure) last() *boot.OOM {
 	if seen == nil {
 		return end
 	}
+	kept := *seen
+	kept.Stats = maps.Clone(seen.Stats) // watch may look at it still
 	for name, text := range end.Stats { // counters and peaks have only grown
 		if name == boot.Events || strings.HasSuffix(name, ".peak") {
-			seen.Stats[name] = text
+			kept.Stats[name] = text
 		}
 	}
-	return seen
+	return &kept
 }
 
 // Bounds on what goes into the exit record.

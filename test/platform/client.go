@@ -41,9 +41,8 @@ func Eventually(t testing.TB, limit time.Duration, check func() error) time.Dura
 	}
 }
 
-// Loopback is how tests reach the platform: never through a proxy, and not on
-// a connection that the other side is about to close for its idleness.
-// What passes is held against Heroku's description of its API.
+// Loopback is how tests reach the platform: never through a proxy, nor on a
+// connection about to be closed for its idleness. Schema sees what passes.
 var Loopback = &http.Client{Timeout: 90 * time.Second, Transport: Schema.Watch(&http.Transport{
 	Proxy: nil, MaxIdleConnsPerHost: 32, IdleConnTimeout: 30 * time.Second,
 })}
