@@ -39,7 +39,7 @@ func listen(addr string, log *slog.Logger) (net.Listener, error) {
 		if l == nil {
 			continue
 		}
-		if found == nil && l.Addr().String() == want.String() {
+		if found == nil && isAt(l.Addr(), want) {
 			found = l
 			continue
 		}
@@ -57,6 +57,17 @@ func listen(addr string, log *slog.Logger) (net.Listener, error) {
 		log.Warn("systemd does not keep the router's socket: requests are refused during a restart", "err", err)
 	}
 	return ln, nil
+}
+
+// isAt says whether a socket listens where it should. For Go "", 0.0.0.0 and [::]
+// are one: all addresses of the host.
+func isAt(addr net.Addr, want *net.TCPAddr) bool {
+	at, ok := addr.(*net.TCPAddr)
+	if !ok || at.Port != want.Port || at.Zone != want.Zone {
+		return false
+	}
+	all := func(ip net.IP) bool { return len(ip) == 0 || ip.IsUnspecified() }
+	return at.IP.Equal(want.IP) || all(at.IP) && all(want.IP)
 }
 
 // store hands systemd a copy of the socket, where there is a systemd.
