@@ -67,6 +67,16 @@ func (s *step) due(at time.Time) {
 	s.effects = append(s.effects, Effect{Do: SetDue, Run: s.d.Run, At: at, In: at.Sub(s.e.At)})
 }
 
+// dueStill keeps the timer, which was set for at most that long: a clock that
+// was set back meanwhile must not make it further.
+func (s *step) dueStill(most time.Duration) {
+	at := s.d.Due
+	if latest := s.e.At.Add(most); latest.Before(at) {
+		at = latest
+	}
+	s.due(at)
+}
+
 // say puts a line into the app's log as coming from the platform. Jobs are
 // the platform's own and say nothing there.
 func (s *step) say(format string, args ...any) {
@@ -125,7 +135,7 @@ func (d *Dyno) overQuota(e Event) bool { return d.Plan.Quota > 0 && e.Memory > d
 
 func tellBooting(s *step) {
 	tell(s)
-	s.due(s.d.Due)
+	s.dueStill(s.d.Plan.BootTimeout)
 	s.do(Probe)
 }
 
@@ -133,7 +143,7 @@ func tellUp(s *step) {
 	tell(s)
 	s.check()
 	if s.d.hangingUp() {
-		s.due(s.d.Due)
+		s.dueStill(s.policy.HangupEvery)
 	}
 }
 
@@ -232,7 +242,7 @@ func (s *step) term() {
 	note(s)
 	d := &s.d
 	at := s.e.At.Add(d.Plan.Grace + s.policy.ForceSlack)
-	if d.Grace == 0 {
+	if d.Grace == 0 || d.Grace > d.Plan.Grace { // PID 1 waits no longer, whoever asks for it
 		d.Grace = d.Plan.Grace
 	} else if d.Grace < d.Plan.Grace {
 		at = s.e.At.Add(d.Grace)
