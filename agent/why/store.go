@@ -54,6 +54,7 @@ func (s *Store) Keep(r Run) error {
 		err = os.Rename(path+".new", path)
 	}
 	if err != nil {
+		_ = os.Remove(path + ".new") // no other run would take its place
 		return fmt.Errorf("keep ended run %s: %w", r.Run, err)
 	}
 	files, err := s.files()

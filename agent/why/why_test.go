@@ -1,6 +1,7 @@
 package why
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"manifold"
 	"manifold/isolation"
@@ -168,5 +171,26 @@ func TestStoreKeepsTheLargest(t *testing.T) {
 	runs, err := s.Find(1, func(Run) bool { return true })
 	if err != nil || len(runs) != 1 || len(runs[0].Lines) != KeptLines {
 		t.Errorf("%d runs are found, %v", len(runs), err)
+	}
+}
+
+// TestKeepOnAFullDisk: what could not be kept takes no room: no other run would
+// ever take its place.
+func TestKeepOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Fatalf("mount a small tmpfs (this test needs root): %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	}()
+	s := NewStore(dir)
+	if err := s.Keep(Run{Run: "r1", Command: strings.Repeat("x", 100<<10)}); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("it says %v", err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) > 0 {
+		t.Errorf("left are %q", left)
 	}
 }
