@@ -90,10 +90,11 @@ type writer struct {
 // add puts a text in, without its secrets.
 func (o *writer) add(name string, text []byte) {
 	text = o.scrub.scrub(text)
-	if o.total += len(text); o.total > maxTotal {
+	if o.total+len(text) > maxTotal {
 		o.miss(name, errors.New("the bundle is full"))
 		return
 	}
+	o.total += len(text)
 	header := &tar.Header{Name: "manifold-bundle/" + name, Mode: 0o600, Size: int64(len(text)), ModTime: o.now, Format: tar.FormatPAX}
 	err := o.tar.WriteHeader(header)
 	if err == nil {

@@ -123,3 +123,15 @@ func unpack(t *testing.T, r io.Reader) map[string]string {
 		files[strings.TrimPrefix(h.Name, "manifold-bundle/")] = string(text)
 	}
 }
+
+// TestFullBundleStillSaysWhatIsMissing: one text too large for what room there
+// is keeps no smaller one out.
+func TestFullBundleStillSaysWhatIsMissing(t *testing.T) {
+	var packed bytes.Buffer
+	o := &writer{tar: tar.NewWriter(&packed), scrub: newScrubber(), total: maxTotal - 1000}
+	o.add("large.json", make([]byte, 2000))
+	o.add("missing.txt", []byte("large.json"))
+	if len(o.missing) != 1 || !strings.Contains(packed.String(), "missing.txt") {
+		t.Errorf("missing are %q", o.missing)
+	}
+}
