@@ -33,12 +33,14 @@ func refuse(status int, id, message string, args ...any) error {
 func (d *Door) answering(h handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		err := h(w, r)
-		if err == nil || r.Context().Err() != nil {
+		if err == nil {
 			return
 		}
 		var refusal *Refusal
 		if !errors.As(err, &refusal) {
-			d.log.Error("a request on the socket failed", "request", r.Method+" "+r.URL.Path, "error", err)
+			if r.Context().Err() == nil { // else the client left, or the agent ends: then it may still listen
+				d.log.Error("a request on the socket failed", "request", r.Method+" "+r.URL.Path, "error", err)
+			}
 			refusal = &Refusal{http.StatusInternalServerError, "failed", err.Error()}
 		}
 		_ = answer(w, refusal.Status, manifold.ErrorBody{ID: refusal.ID, Message: refusal.Message})

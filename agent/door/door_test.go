@@ -72,6 +72,7 @@ type rig struct {
 	door   *Door
 	dir    string
 	served chan bool
+	end    context.CancelFunc // the agent's end
 }
 
 func newRig(t *testing.T) *rig {
@@ -91,6 +92,7 @@ func newRig(t *testing.T) *rig {
 	}
 	r.door = d
 	ctx, cancel := context.WithCancel(context.Background())
+	r.end = cancel
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -182,6 +184,16 @@ func TestTeardownEndsTheDoorAfterItsAnswer(t *testing.T) {
 	}
 	if !<-r.served {
 		t.Error("Serve does not say that the host was torn down")
+	}
+}
+
+// An act that the agent's own end cut short is not answered as one that was
+// done.
+func TestTeardownThatTheAgentsEndCutShort(t *testing.T) {
+	r := newRig(t)
+	r.agent.tearing = r.end
+	if status, body := r.ask(t, "POST", "/v1/teardown"); status != 500 || !strings.Contains(body, "teardown_failed") {
+		t.Errorf("it is answered %d %q", status, body)
 	}
 }
 
