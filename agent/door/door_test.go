@@ -16,6 +16,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"manifold"
 	"manifold/agent/why"
 )
@@ -361,5 +363,59 @@ func TestJournalThatWasTakenAway(t *testing.T) {
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() > journalLimit {
 		t.Errorf("its file: %v, %v", info, err)
+	}
+}
+
+// TestJournalOnAFullDisk: what the disk took of a line, and what a power cut
+// left of one, spoil no other.
+func TestJournalOnAFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatalf("mount a small tmpfs (this test needs root): %v", err)
+	}
+	defer func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	}()
+	path, filler := filepath.Join(dir, "audit.log"), filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 64<<10), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	reopen := func() *journal {
+		t.Helper()
+		j, err := openJournal(path, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return j
+	}
+	j := reopen()
+	for range 300 { // of a thousand bytes each
+		j.write(strings.Repeat("x", 998))
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	j.write("room again")
+	j.close()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_APPEND, 0)
+	if err == nil {
+		_, err = f.WriteString(`"a power cut ca`)
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	j = reopen()
+	j.write("back again")
+	j.close()
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{"\n\"room again\"\n", "\n\"back again\"\n"} {
+		if !strings.Contains(string(text), line) {
+			t.Errorf("%q is no line of its own", line)
+		}
 	}
 }

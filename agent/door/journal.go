@@ -25,6 +25,7 @@ type journal struct {
 	mu   sync.Mutex
 	file *os.File
 	size int64
+	torn bool // its last line has no end
 }
 
 func openJournal(path string, log *slog.Logger) (*journal, error) {
@@ -36,7 +37,7 @@ func openJournal(path string, log *slog.Logger) (*journal, error) {
 }
 
 func (j *journal) open() error {
-	f, err := os.OpenFile(j.path, os.O_WRONLY|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	f, err := os.OpenFile(j.path, os.O_RDWR|os.O_CREATE|os.O_APPEND|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return err
 	}
@@ -45,7 +46,9 @@ func (j *journal) open() error {
 		f.Close()
 		return err
 	}
-	j.file, j.size = f, info.Size()
+	last := []byte{'\n'}
+	_, _ = f.ReadAt(last, info.Size()-1) // of an empty file nothing is read
+	j.file, j.size, j.torn = f, info.Size(), last[0] != '\n'
 	return nil
 }
 
@@ -63,8 +66,13 @@ func (j *journal) write(v any) {
 	if j.size+int64(len(text)) > journalLimit {
 		j.turn()
 	}
-	n, err := j.file.Write(append(text, '\n'))
+	line := append(text, '\n')
+	if j.torn { // a full disk, or a power cut: what it took of a line must not spoil this one
+		line = append([]byte{'\n'}, line...)
+	}
+	n, err := j.file.Write(line)
 	j.size += int64(n)
+	j.torn = j.torn && n == 0 || err != nil && n > 0
 	if err != nil {
 		j.log.Error("a journal cannot be written", "file", j.path, "error", err, "line", string(text))
 	}
