@@ -101,6 +101,7 @@ type fakeStore struct {
 	err      error
 	deployed []manifold.Slug
 	builds   []manifold.Build // as they were written down
+	during   func(manifold.Build)
 	said     string
 	status   string // of the releases
 }
@@ -110,6 +111,9 @@ func (s *fakeStore) NewestRelease(context.Context, string) (manifold.Release, er
 }
 
 func (s *fakeStore) PutBuild(_ context.Context, b *manifold.Build) ([]string, error) {
+	if s.during != nil {
+		s.during(*b)
+	}
 	s.builds = append(s.builds, *b)
 	return nil, nil
 }

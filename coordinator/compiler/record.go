@@ -49,12 +49,19 @@ func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build,
 	return b, ctx, nil
 }
 
-// leave gives the app's place back.
+// leave ends what a build holds but its output.
 func (b *build) leave() {
 	b.cancel(nil)
+	b.free()
+}
+
+// free gives the app's place back, once: it may be another build's by now.
+func (b *build) free() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.building, b.App.ID)
+	if b.building[b.App.ID] == b {
+		delete(b.building, b.App.ID)
+	}
 }
 
 // write puts the build's record, and drops the outputs of those it pushed out.
@@ -69,13 +76,14 @@ func (b *build) write(ctx context.Context) error {
 }
 
 // build runs a build that has begun to its end, and tells everyone of it: its
-// record is final and its place free before its output ends, for whoever reads
-// that and begins the next one.
+// place is free before its record is final, and that before its output ends,
+// for whoever reads either and begins the next one.
 func (b *build) build(ctx context.Context) (manifold.Release, error) {
 	defer b.output.Close()
 	defer b.leave()
 	b.say("Build started by user %s", b.By.Email)
 	release, err := b.run(ctx)
+	b.free()
 	b.record.Status = manifold.BuildFailed
 	if err == nil {
 		b.record.Status, b.record.Slug, b.record.Release = manifold.BuildSucceeded, release.Slug, release.ID

@@ -62,6 +62,42 @@ func TestOneBuildAfterTheOther(t *testing.T) {
 	_ = r.cfg.Outputs.Copy(t.Context(), next.Output, io.Discard)
 }
 
+// So may whoever has read that it has ended, even if its release's command still
+// runs.
+func TestAPlaceIsFreeOnceABuildHasEnded(t *testing.T) {
+	for _, status := range []string{manifold.BuildSucceeded, manifold.BuildFailed} {
+		t.Run(status, func(t *testing.T) {
+			var r *rig
+			free := func(when string) {
+				r.mu.Lock()
+				defer r.mu.Unlock()
+				if len(r.building) != 0 {
+					t.Errorf("%s the app's place is still taken", when)
+				}
+			}
+			r = newRig(t, func(c *Config) {
+				c.Follow = func(_ context.Context, pending manifold.Release, _ io.Writer) (manifold.Release, error) {
+					free("while the release's command runs")
+					return pending, nil
+				}
+			})
+			r.store.status = manifold.ReleasePending
+			r.store.during = func(b manifold.Build) {
+				if b.Status == status {
+					free("when the build is written down as " + status)
+				}
+			}
+			if status == manifold.BuildFailed {
+				r.runner.err = errors.New("it fails")
+			}
+			_, _ = r.build(t)
+			if last := r.store.builds[len(r.store.builds)-1]; last.Status != status {
+				t.Errorf("written down: %+v", last)
+			}
+		})
+	}
+}
+
 func TestCancel(t *testing.T) {
 	r := newRig(t, nil)
 	entered := make(chan struct{})
