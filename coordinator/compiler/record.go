@@ -28,6 +28,7 @@ func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build,
 	}
 	c.mu.Unlock()
 	if busy {
+		b.cancel(nil) // else c.life would keep it
 		return nil, nil, ErrBusy
 	}
 	b.record = manifold.Build{

@@ -7,11 +7,14 @@ import (
 	"context"
 	"errors"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
+	"weak"
 
 	"manifold"
+	"manifold/coordinator/store"
 )
 
 // A build's record is pending while it runs and final before its output ends.
@@ -120,6 +123,32 @@ func TestCancel(t *testing.T) {
 	if last := r.store.builds[len(r.store.builds)-1]; last.Status != manifold.BuildFailed || len(r.store.deployed) != 0 {
 		t.Errorf("written down: %+v", r.store.builds)
 	}
+}
+
+// A build that is refused is kept by nothing: a client may ask again and again.
+func TestARefusedBuildIsForgotten(t *testing.T) {
+	r := newRig(t, nil)
+	entered := make(chan struct{})
+	r.runner.during = func(ctx context.Context) { close(entered); <-ctx.Done() }
+	if _, err := r.Start(r.req); err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	kept := func() weak.Pointer[store.Author] {
+		another := r.req
+		another.Author = &store.Author{ID: "grace"}
+		if _, err := r.Start(another); !errors.Is(err, ErrBusy) {
+			t.Errorf("a second build: %v", err)
+		}
+		return weak.Make(another.Author)
+	}()
+	for range 100 {
+		if runtime.GC(); kept.Value() == nil {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("a build that was refused is still kept")
 }
 
 func TestTarball(t *testing.T) {
