@@ -4,10 +4,13 @@ import (
 	"context"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -128,6 +131,29 @@ func TestPassword(t *testing.T) {
 		t.Errorf("%d passwords were tried in %v", tried, time.Since(began))
 	}
 	login("ada@example.com", password).want(201) // others are not held up
+}
+
+// Passwords that are tried at the same time are counted like others.
+func TestGuessesAtOnce(t *testing.T) {
+	r := newRig(t)
+	a := &api{Config: r.config, guesses: newGuesses()}
+	const nobody = "nobody@example.com"
+	a.guesses.of(nobody).AllowN(time.Now(), 8)
+	began := time.Now()
+	var tried atomic.Int32
+	var group sync.WaitGroup
+	for range 20 {
+		group.Go(func() {
+			var f *fault
+			if _, err := a.login(t.Context(), nobody, "wrong"); errors.As(err, &f) && f.Status == http.StatusUnauthorized {
+				tried.Add(1)
+			}
+		})
+	}
+	group.Wait()
+	if n, more := int(tried.Load()), int(time.Since(began)/(10*time.Second)); n < 2 || n > 2+more {
+		t.Errorf("%d passwords were tried in %v, where 2 may be", n, time.Since(began))
+	}
 }
 
 // heroku login by browser: the CLI waits, a person decides on a page.

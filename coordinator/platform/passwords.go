@@ -6,6 +6,7 @@ import (
 	"hash/maphash"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/time/rate"
@@ -22,18 +23,25 @@ const loginEndpoint = "POST /oauth/authorizations"
 // that those nobody has cost no memory and are answered like others.
 type guesses struct {
 	seed     maphash.Seed
-	counters [4096]*rate.Limiter
+	counters [4096]*counter
+}
+
+// counter is held while a password is compared, so that those who try at the
+// same time are counted too.
+type counter struct {
+	sync.Mutex
+	*rate.Limiter
 }
 
 func newGuesses() *guesses {
 	g := &guesses{seed: maphash.MakeSeed()}
 	for i := range g.counters {
-		g.counters[i] = rate.NewLimiter(rate.Every(10*time.Second), 10)
+		g.counters[i] = &counter{Limiter: rate.NewLimiter(rate.Every(10*time.Second), 10)}
 	}
 	return g
 }
 
-func (g *guesses) of(email string) *rate.Limiter {
+func (g *guesses) of(email string) *counter {
 	return g.counters[maphash.String(g.seed, strings.ToLower(email))%uint64(len(g.counters))]
 }
 
@@ -41,6 +49,8 @@ func (g *guesses) of(email string) *rate.Limiter {
 // guess.
 func (a *api) login(ctx context.Context, email, password string) (manifold.User, error) {
 	counter := a.guesses.of(email)
+	counter.Lock()
+	defer counter.Unlock()
 	if counter.Tokens() < 1 {
 		return manifold.User{}, &fault{
 			Status: http.StatusTooManyRequests, ID: "rate_limit",
