@@ -157,8 +157,9 @@ func (e *etcd) commit(ctx context.Context, seen map[string]int64, writes []write
 func (e *etcd) watch(ctx context.Context, prefix string) <-chan struct{} {
 	notices := make(chan struct{}, 1)
 	ctx, cancel := context.WithCancel(ctx)
-	context.AfterFunc(e.ctx, cancel)
+	forget := context.AfterFunc(e.ctx, cancel)
 	e.workers.Go(func() {
+		defer forget() // else e.ctx keeps ctx, and all that it is made of, for good
 		defer cancel()
 		defer close(notices)
 		for ctx.Err() == nil {

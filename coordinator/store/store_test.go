@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
+	"weak"
 
 	"manifold"
 )
@@ -246,6 +248,28 @@ func TestChangesAreToldAndCoalesced(t *testing.T) {
 	changes = s.Changes(t.Context())
 	s.Close()
 	closed(t, changes, "the store closed")
+}
+
+// A reader of Changes who has gone is kept by nothing: each push with a release
+// command is one, and the store lasts for months.
+func TestAReaderWhoHasGoneIsForgotten(t *testing.T) {
+	s := open(t, t.TempDir())
+	<-s.Changes(t.Context()) // etcd's client keeps its first watch's context as long as there is a watch
+	type mark struct{ s *Store }
+	kept := func() weak.Pointer[mark] {
+		m := &mark{s}
+		ctx, cancel := context.WithCancel(context.WithValue(t.Context(), mark{}, m))
+		changes := s.Changes(ctx)
+		<-changes
+		cancel()
+		closed(t, changes, "its context ended")
+		return weak.Make(m)
+	}()
+	for began := time.Now(); kept.Value() != nil; time.Sleep(10 * time.Millisecond) {
+		if runtime.GC(); time.Since(began) > patience/4 {
+			t.Fatal("the context of a reader who has gone is still kept")
+		}
+	}
 }
 
 func closed(t *testing.T, changes <-chan struct{}, when string) {
