@@ -105,6 +105,9 @@ func (s *Store) Authorize(ctx context.Context, user manifold.User, description s
 	if err := cmp.Or(CheckScope(scope), checkDescription(description)); err != nil {
 		return a, "", err
 	}
+	if err := s.sweepTokens(ctx, "tokens"); err != nil { // else who makes short ones all day fills the store
+		return a, "", err
+	}
 	present, err := s.Authorizations(ctx, user.ID)
 	if err != nil {
 		return a, "", err

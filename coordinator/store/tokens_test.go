@@ -59,6 +59,11 @@ func TestTokens(t *testing.T) {
 	_, _, err = s.Authenticate(t.Context(), short)
 	wantErr(t, "token past its end", err, ErrUnauthorized)
 	mustAuthenticate(t, s, first)
+	must(s.CreateToken(t.Context(), user, "ci", time.Hour))(t)
+	if left := must(s.engine.list(t.Context(), key("tokens", "")))(t); len(left) != 3 {
+		t.Errorf("%d grants after another was made, want the first token's, the forged one and the new one", len(left))
+	}
+	now = now.Add(time.Hour)
 	if err := s.sweep(t.Context()); err != nil {
 		t.Fatal(err)
 	}
