@@ -108,12 +108,7 @@ func (a *api) patchJob(c *call, app manifold.App) (answer, error) {
 	if err != nil {
 		return answer{}, err
 	}
-	if err := in.apply(&job); err != nil {
-		return answer{}, err
-	}
-	job, err = a.Store.UpdateJob(c.Context(), app.ID, job.ID, func(now *manifold.ScheduledJob) {
-		now.Command, now.Size, now.Schedule = job.Command, job.Size, job.Schedule
-	})
+	job, err = a.Store.UpdateJob(c.Context(), app.ID, job.ID, in.apply)
 	if err != nil {
 		return answer{}, err
 	}

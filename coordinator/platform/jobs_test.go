@@ -1,6 +1,8 @@
 package platform
 
 import (
+	"fmt"
+	"sync"
 	"testing"
 )
 
@@ -35,4 +37,23 @@ func TestScheduledJobs(t *testing.T) {
 	r.send("GET", path+"/x", "").fails(404, "not_found")
 	r.strangersApp()
 	r.send("GET", "/apps/not-yours/scheduler-jobs", "").fails(404, "not_found")
+}
+
+// Two who change different things of a job at the same time both get their way.
+func TestAJobIsChangedByTwoAtOnce(t *testing.T) {
+	r := newRig(t)
+	r.app("timed")
+	const path = "/apps/timed/scheduler-jobs"
+	one := path + "/" + into[object](r.send("POST", path, `{"command":"x","every":"10m"}`).want(201))["id"].(string)
+	for n := range 20 {
+		size, command := []string{"Eco", "Basic"}[n%2], fmt.Sprintf("rake %d", n)
+		var both sync.WaitGroup
+		for _, body := range []string{`{"command":"` + command + `"}`, `{"size":"` + size + `"}`} {
+			both.Go(func() { r.send("PATCH", one, body) })
+		}
+		both.Wait()
+		if job := into[object](r.send("GET", one, "").want(200)); job["command"] != command || job["size"] != size {
+			t.Fatalf("in round %d the job became %v of size %v, want %s of size %s", n, job["command"], job["size"], command, size)
+		}
+	}
 }

@@ -53,15 +53,17 @@ func (t *tx) job(app, id string) (manifold.ScheduledJob, error) {
 }
 
 // UpdateJob changes Command, Size and Schedule. With another schedule, moments
-// before now are not made up for.
-func (s *Store) UpdateJob(ctx context.Context, app, id string, change func(*manifold.ScheduledJob)) (manifold.ScheduledJob, error) {
+// before now are not made up for. An error of change ends it.
+func (s *Store) UpdateJob(ctx context.Context, app, id string, change func(*manifold.ScheduledJob) error) (manifold.ScheduledJob, error) {
 	var job manifold.ScheduledJob
 	err := s.transact(ctx, app, func(t *tx) (err error) {
 		if job, err = t.job(app, id); err != nil {
 			return err
 		}
 		was := job
-		change(&job)
+		if err := change(&job); err != nil {
+			return err
+		}
 		job.ID, job.App, job.CreatedAt, job.UpdatedAt = was.ID, was.App, was.CreatedAt, s.stamp()
 		if job.Schedule != was.Schedule {
 			job.Due = job.Schedule.Last(job.UpdatedAt)

@@ -29,7 +29,7 @@ func TestJobsAreClaimedOnce(t *testing.T) {
 	if all := must(s.Jobs(t.Context(), ""))(t); len(all) != 1 || !all[0].Due.Equal(due) || all[0].Dyno != "scheduler.1" {
 		t.Errorf("after a restart: %+v", all)
 	}
-	must(s.UpdateJob(t.Context(), app.ID, job.ID, func(j *manifold.ScheduledJob) { j.Command = "false" }))(t)
+	must(s.UpdateJob(t.Context(), app.ID, job.ID, func(j *manifold.ScheduledJob) error { j.Command = "false"; return nil }))(t)
 	wantErr(t, "a claim of what it was before", s.ClaimJob(t.Context(), job, due.Add(time.Hour), nil), ErrNotFound)
 	must(0, s.RemoveJob(t.Context(), app.ID, job.ID))(t)
 	wantErr(t, "removed twice", s.RemoveJob(t.Context(), app.ID, job.ID), ErrNotFound)
