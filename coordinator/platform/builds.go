@@ -106,12 +106,11 @@ func (a *api) createBuild(c *call, app manifold.App) (answer, error) {
 		}
 		req.App.Buildpacks = append(req.App.Buildpacks, b.URL)
 	}
-	if err := a.checkSource(c, *in.Source.URL, in.Source.Checksum); err != nil {
+	open, err := a.findSource(*in.Source.URL, in.Source.Checksum)
+	if err != nil {
 		return answer{}, err
 	}
-	req.Source = a.Builds.Tarball(func() (io.ReadCloser, error) {
-		return a.Sources.Open(context.Background(), *in.Source.URL)
-	})
+	req.Source = a.Builds.Tarball(open)
 	b, err := a.Builds.Start(req)
 	if errors.Is(err, compiler.ErrBusy) {
 		return answer{}, &fault{Status: http.StatusConflict, ID: "conflict", Message: "Another build of this app is running. Wait until it has ended, or cancel it."}
@@ -132,24 +131,27 @@ func checkVersion(version string) error {
 	return nil
 }
 
-// checkSource tells at once of a source that cannot be had.
-func (a *api) checkSource(c *call, url string, checksum *string) error {
-	f, err := a.Sources.Open(c.Context(), url)
+// findSource tells at once of a source that cannot be had.
+func (a *api) findSource(url string, checksum *string) (open func() (io.ReadCloser, error), err error) {
+	var f io.ReadCloser
+	if open, err = a.Sources.Find(url); err == nil {
+		f, err = open()
+	}
 	if errors.Is(err, sources.ErrUnknown) {
-		return invalidParams("The source_blob's url cannot be used: " + err.Error() + ".")
+		return nil, invalidParams("The source_blob's url cannot be used: " + err.Error() + ".")
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer f.Close()
 	if checksum == nil || *checksum == "" {
-		return nil
+		return open, nil
 	}
 	same, err := sources.Matches(f, *checksum)
 	if err == nil && !same {
-		return invalidParams("The source that was uploaded does not have the checksum that was given (SHA256:<hex>).")
+		err = invalidParams("The source that was uploaded does not have the checksum that was given (SHA256:<hex>).")
 	}
-	return err
+	return open, err
 }
 
 // cancelBuild ends a build that runs, by a push too.

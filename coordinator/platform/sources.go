@@ -1,7 +1,6 @@
 package platform
 
 import (
-	"context"
 	"io"
 
 	"manifold"
@@ -10,7 +9,7 @@ import (
 // Sources is where sources are uploaded to.
 type Sources interface {
 	New() (put, get string)
-	Open(ctx context.Context, get string) (io.ReadCloser, error)
+	Find(get string) (open func() (io.ReadCloser, error), err error)
 }
 
 func sourceRoutes(a *api) routes {

@@ -4,7 +4,7 @@
 //
 //	POST /sources ─▶ New ─▶ put_url, get_url      signed, good for an hour
 //	PUT put_url   ─▶ ServeHTTP ─▶ file            bounded
-//	POST builds {source_blob: {url: get_url}} ─▶ Open
+//	POST builds {source_blob: {url: get_url}} ─▶ Find
 //
 // Whoever has a URL may use it, for what its signature says and until it
 // expires. This room must never look into a blob: what is in it is a stranger's,
@@ -12,7 +12,6 @@
 package sources
 
 import (
-	"context"
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
@@ -109,9 +108,10 @@ func (r *Room) check(method string, u *url.URL) (id string, ok bool) {
 	return id, hmac.Equal([]byte(r.sign(method, id, expires)), []byte(u.Query().Get("signature")))
 }
 
-// Open opens the blob that a get_url names. Its host is not looked at: the
-// client may know us by another name.
-func (r *Room) Open(_ context.Context, get string) (io.ReadCloser, error) {
+// Find returns what opens the blob that a get_url names, from now on: a build
+// that waits for its turn reads it when the URL has expired. The URL's host is
+// not looked at: the client may know us by another name.
+func (r *Room) Find(get string) (open func() (io.ReadCloser, error), err error) {
 	u, err := url.Parse(get)
 	if err != nil {
 		return nil, ErrUnknown
@@ -120,11 +120,13 @@ func (r *Room) Open(_ context.Context, get string) (io.ReadCloser, error) {
 	if !ok {
 		return nil, ErrUnknown
 	}
-	f, err := r.dir.Open(id)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, ErrUnknown
-	}
-	return f, err
+	return func() (io.ReadCloser, error) {
+		f, err := r.dir.Open(id)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, ErrUnknown
+		}
+		return f, err
+	}, nil
 }
 
 // Matches says whether r has a checksum of the form SHA256:<hex>.

@@ -48,16 +48,24 @@ func (r *rig) do(method, path, body string) (int, string) {
 	return res.StatusCode, string(text)
 }
 
+func (r *rig) open(get string) (io.ReadCloser, error) {
+	open, err := r.room.Find(get)
+	if err != nil {
+		return nil, err
+	}
+	return open()
+}
+
 func TestPutAndOpen(t *testing.T) {
 	r := newRig(t)
 	put, get := r.room.New()
-	if _, err := r.room.Open(t.Context(), r.url+get); !errors.Is(err, ErrUnknown) {
+	if _, err := r.open(r.url + get); !errors.Is(err, ErrUnknown) {
 		t.Errorf("before the upload: %v", err)
 	}
 	if status, text := r.do("PUT", put, "the source"); status != 200 {
 		t.Fatalf("%d %s", status, text)
 	}
-	f, err := r.room.Open(t.Context(), "https://another.name"+get)
+	f, err := r.open("https://another.name" + get)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -95,10 +103,19 @@ func TestRefused(t *testing.T) {
 	if status, _ := r.do("PUT", other, "x"); status != 507 {
 		t.Errorf("more than all may be: %d", status)
 	}
+	open, err := r.room.Find(get)
+	if err != nil {
+		t.Fatal(err)
+	}
 	later := time.Now().Add(life)
 	r.room.now = func() time.Time { return later }
 	if status, _ := r.do("GET", get, ""); status != 403 {
 		t.Errorf("an hour later: %d", status)
+	}
+	if f, err := open(); err != nil {
+		t.Errorf("a build that waited for its turn for an hour: %v", err)
+	} else {
+		f.Close()
 	}
 	later = later.Add(life + time.Second)
 	if left, err := r.room.sweep(); left != 0 || err != nil {
