@@ -41,7 +41,8 @@ func New(settings manifold.Settings) (*Client, error) {
 	}
 	token := os.Getenv("HEROKU_API_KEY")
 	if token == "" {
-		if token, err = netrc(u.Hostname()); err != nil {
+		// With its port, as the heroku CLI writes it there.
+		if token, err = netrc(u.Host); err != nil {
 			return nil, err
 		}
 	}

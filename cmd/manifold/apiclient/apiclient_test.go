@@ -38,3 +38,19 @@ func TestFirstUsersTokenStaysHere(t *testing.T) {
 		t.Errorf("to another platform goes %q", c.token)
 	}
 }
+
+// Who logged in with the heroku CLI is who they are for us too: it names a host
+// with its port in ~/.netrc.
+func TestLoginOfTheHerokuCLI(t *testing.T) {
+	home := t.TempDir()
+	text := "machine localhost:5000\n  login grace@example.com\n  password grace's\nmachine localhost:5443\n  login grace@example.com\n  password git's\n"
+	if err := os.WriteFile(filepath.Join(home, ".netrc"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("HOME", home)
+	t.Setenv("HEROKU_API_KEY", "")
+	t.Setenv("HEROKU_HOST", "http://localhost:5000")
+	if c, err := New(manifold.Settings{Home: t.TempDir(), APIAddr: "localhost:5000"}); err != nil || c.token != "grace's" {
+		t.Errorf("logged in as %+v, %v", c, err)
+	}
+}
