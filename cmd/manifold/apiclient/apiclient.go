@@ -5,6 +5,7 @@ package apiclient
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -31,10 +32,8 @@ type Client struct {
 // HEROKU_HOST, the token from HEROKU_API_KEY or ~/.netrc. Without HEROKU_HOST it
 // is this machine's platform, as its first user if nobody else is logged in.
 func New(settings manifold.Settings) (*Client, error) {
-	base, here := os.Getenv("HEROKU_HOST"), "http://"+settings.APIAddr
-	if !strings.Contains(base, "://") {
-		base = here
-	}
+	here := "http://" + settings.APIAddr
+	base := cmp.Or(os.Getenv("HEROKU_HOST"), here)
 	u, err := url.Parse(base)
 	if err != nil || u.Host == "" {
 		return nil, fmt.Errorf("HEROKU_HOST is %q, which is no URL: run: eval \"$(manifold env)\"", base)

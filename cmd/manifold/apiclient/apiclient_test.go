@@ -4,6 +4,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"manifold"
@@ -36,6 +37,12 @@ func TestFirstUsersTokenStaysHere(t *testing.T) {
 	t.Setenv("HEROKU_HOST", "http://localhost:7000")
 	if c, err := New(settings); err == nil {
 		t.Errorf("to another platform goes %q", c.token)
+	}
+	for _, name := range []string{"platform.example.com", "platform.example.com:5000", "10.0.0.1:5000"} {
+		t.Setenv("HEROKU_HOST", name)
+		if c, err := New(settings); err == nil || !strings.Contains(err.Error(), "no URL") {
+			t.Errorf("what is meant for %s goes to %+v, %v", name, c, err)
+		}
 	}
 }
 
