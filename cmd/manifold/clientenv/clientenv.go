@@ -37,6 +37,7 @@ func Make(s manifold.Settings) ([]Var, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.APIAddr, s.TLSAddr = dialable(s.APIAddr), dialable(s.TLSAddr)
 	api := "http://" + s.APIAddr
 	vars := []Var{{"HEROKU_HOST", api}}
 	if token != "" {
@@ -107,6 +108,20 @@ func noProxy(api string) string {
 		}
 	}
 	return strings.Join(names, ",")
+}
+
+// dialable is an address as a client on this machine writes it: a door that is
+// open on all of its addresses has localhost in its certificate, and is one the
+// heroku CLI sends its token to.
+func dialable(addr string) string {
+	h, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return addr
+	}
+	if ip := net.ParseIP(h); h == "" || ip.IsUnspecified() {
+		return net.JoinHostPort("localhost", port)
+	}
+	return addr
 }
 
 func host(addr string) string {

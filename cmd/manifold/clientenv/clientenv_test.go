@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -90,6 +91,33 @@ func TestShellReadsWhatIsPrinted(t *testing.T) {
 		if byName[name] != want {
 			t.Errorf("%s is %q, want %q", name, byName[name], want)
 		}
+	}
+}
+
+// On the machine of a coordinator that others reach, whose doors are open on all
+// addresses, clients are led to localhost: no certificate names 0.0.0.0.
+func TestDoorsOpenForOthers(t *testing.T) {
+	s, _ := settings(t)
+	t.Setenv("GIT_CONFIG_COUNT", "")
+	for _, at := range []string{"0.0.0.0", "[::]", ""} {
+		s.APIAddr, s.TLSAddr = at+":5000", at+":5443"
+		vars, err := Make(s)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range vars {
+			want, ok := map[string]string{
+				"HEROKU_HOST": "http://localhost:5000", "HEROKU_GIT_HOST": "localhost:5443", "HEROKU_EXEC_URL": "https://localhost:5443",
+				"HEROKU_DATA_HOST": "localhost", "GIT_CONFIG_KEY_0": "credential.https://localhost:5443.helper",
+			}[v.Name]
+			if ok && v.Value != want {
+				t.Errorf("on %q %s is %q, want %q", at, v.Name, v.Value, want)
+			}
+		}
+	}
+	s.TLSAddr = "10.0.0.1:5443"
+	if vars, err := Make(s); err != nil || !slices.Contains(vars, Var{"HEROKU_GIT_HOST", "10.0.0.1:5443"}) {
+		t.Errorf("of one address: %v, %v", vars, err)
 	}
 }
 
