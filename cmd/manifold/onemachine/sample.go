@@ -1,6 +1,7 @@
 package onemachine
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -189,7 +190,7 @@ func (m *machine) firstAnswer(ctx context.Context, a app) (string, error) {
 // appHost is the Host header under which the router knows an app.
 func (m *machine) appHost(a app) string {
 	_, port, _ := net.SplitHostPort(m.Settings.RouterAddr) // preflight parsed it
-	return a.Name + ".localhost:" + port
+	return net.JoinHostPort(a.Name+"."+cmp.Or(os.Getenv("MANIFOLD_APP_DOMAIN"), "localhost"), port)
 }
 
 // welcome says where everything is and what to try.
