@@ -33,8 +33,9 @@ type sampleRecord struct {
 }
 
 type app struct {
-	ID   string `json:"id"`
-	Name string `json:"name"`
+	ID       string `json:"id"`
+	Name     string `json:"name"`
+	SlugSize *int64 `json:"slug_size"` // nil: nothing was pushed yet
 }
 
 // answer is what the sample app said through the router.
@@ -48,11 +49,12 @@ type answer struct {
 func (m *machine) sample(ctx context.Context) (*answer, error) {
 	path := filepath.Join(m.Settings.Home, "sample.json")
 	text, err := os.ReadFile(path)
-	if err == nil {
-		return m.knownSample(ctx, text)
-	}
-	if !errors.Is(err, os.ErrNotExist) {
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
+	}
+	var r sampleRecord
+	if json.Unmarshal(text, &r) == nil && r.App != "" { // else it is not there, or a power cut left it empty
+		return m.knownSample(ctx, r)
 	}
 	var a app
 	switch err := m.api.call(ctx, http.MethodGet, "/apps/"+sampleApp, nil, &a); {
@@ -64,27 +66,29 @@ func (m *machine) sample(ctx context.Context) (*answer, error) {
 	case err != nil:
 		return nil, fmt.Errorf("look for the sample app: %w", err)
 	}
-	if err := m.push(ctx, a); err != nil {
-		return nil, fmt.Errorf("push the sample app: %w", err)
-	}
-	body, err := m.firstAnswer(ctx, a)
-	if err != nil {
-		return nil, err
+	var body string
+	pushing := a.SlugSize == nil // else a run ended before the answer came: git would refuse another first commit
+	if pushing {
+		if err := m.push(ctx, a); err != nil {
+			return nil, fmt.Errorf("push the sample app: %w", err)
+		}
+		if body, err = m.firstAnswer(ctx, a); err != nil {
+			return nil, err
+		}
 	}
 	record, err := json.Marshal(sampleRecord{App: a.ID})
 	if err != nil {
 		return nil, err
 	}
-	return &answer{a, body}, os.WriteFile(path, record, 0o644)
+	if err := os.WriteFile(path, record, 0o644); err != nil || pushing {
+		return &answer{a, body}, err
+	}
+	return m.knownSample(ctx, sampleRecord{App: a.ID})
 }
 
 // knownSample waits for the sample of an earlier run. It is the owner's app by
 // now: whatever they made of it, the platform is up.
-func (m *machine) knownSample(ctx context.Context, text []byte) (*answer, error) {
-	var r sampleRecord
-	if err := json.Unmarshal(text, &r); err != nil {
-		return nil, fmt.Errorf("read sample.json in %s: %w", m.Settings.Home, err)
-	}
+func (m *machine) knownSample(ctx context.Context, r sampleRecord) (*answer, error) {
 	var a app
 	if err := m.api.call(ctx, http.MethodGet, "/apps/"+r.App, nil, &a); errors.Is(err, errNotFound) {
 		return nil, nil
