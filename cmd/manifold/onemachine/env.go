@@ -40,8 +40,8 @@ func daemonEnv(s manifold.Settings) []string {
 // registries, so that builds do too: a private mirror's CA is among them.
 func buildCA() string {
 	for _, path := range []string{os.Getenv("SSL_CERT_FILE"), os.Getenv("NODE_EXTRA_CA_CERTS"), hostBundle} {
-		if path == "" || strings.HasPrefix(filepath.Base(path), "ca-bundle.pem") {
-			continue
+		if path == "" || strings.HasSuffix(path, "/client/ca-bundle.pem") {
+			continue // manifold env's own, which is for clients
 		}
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() {
 			return path
