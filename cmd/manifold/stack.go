@@ -49,7 +49,11 @@ func stackListCommand(dir string) *cobra.Command {
 
 func stackBuildCommand(dir string) *cobra.Command {
 	return &cobra.Command{
-		Use: "build [NAME]", Short: "Build a stack image anew, with today's Debian packages", Args: cobra.MaximumNArgs(1),
+		Use: "build [NAME]", Short: "Build a stack image from Debian packages, where there is none of its recipe", Args: cobra.MaximumNArgs(1),
+		Long: `Build a stack image (cedar if no other is named) from Debian packages. One of the
+same recipe that is there is left as it is; to have it built anew, with today's
+packages, remove $MANIFOLD_HOME/stacks/NAME.json first. Until it is built again,
+no dyno of that stack can be placed and nothing can be built; those that run go on.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			name := "cedar"
 			if len(args) == 1 {
