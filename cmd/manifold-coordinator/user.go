@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -97,7 +98,7 @@ func userRemoveCommand() *cobra.Command {
 			}
 			if confirm == "" {
 				fmt.Fprintf(cmd.ErrOrStderr(), "To go on, type %s: ", plan.User.Email)
-				if confirm, err = readLine(cmd.InOrStdin()); err != nil {
+				if confirm, err = ask(cmd.Context(), func() (string, error) { return readLine(cmd.InOrStdin()) }); err != nil {
 					return fmt.Errorf("nothing was done: say --confirm %s: %w", plan.User.Email, err)
 				}
 			}
@@ -136,16 +137,44 @@ func sayPlan(w io.Writer, what coordinator.RemoveUser, plan coordinator.RemovedU
 // readPassword reads one line: from a terminal unseen, else as it comes.
 func readPassword(cmd *cobra.Command) (string, error) {
 	if in := int(os.Stdin.Fd()); term.IsTerminal(in) {
+		before, err := term.GetState(in)
+		if err != nil {
+			return "", fmt.Errorf("look at the terminal: %w", err)
+		}
 		fmt.Fprint(cmd.ErrOrStderr(), "New password: ")
-		text, err := term.ReadPassword(in)
+		text, err := ask(cmd.Context(), func() (string, error) {
+			text, err := term.ReadPassword(in)
+			return string(text), err
+		})
+		_ = term.Restore(in, before) // the echo, if nobody waited for the read's end
 		fmt.Fprintln(cmd.ErrOrStderr())
-		return string(text), err
+		return text, err
 	}
-	line, err := readLine(cmd.InOrStdin())
+	line, err := ask(cmd.Context(), func() (string, error) { return readLine(cmd.InOrStdin()) })
 	if err != nil {
 		return "", fmt.Errorf("read the password from standard input: %w", err)
 	}
 	return line, nil
+}
+
+// ask reads what a person types until ctx ends, as it does at Ctrl-C. The read is
+// left behind then: it cannot be called off, and this process is about to end.
+func ask(ctx context.Context, read func() (string, error)) (string, error) {
+	type answer struct {
+		text string
+		err  error
+	}
+	got := make(chan answer, 1)
+	go func() {
+		text, err := read()
+		got <- answer{text, err}
+	}()
+	select {
+	case a := <-got:
+		return a.text, a.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
 }
 
 func readLine(r io.Reader) (string, error) {
