@@ -5,7 +5,6 @@
 package clientenv
 
 import (
-	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +38,7 @@ func Make(s manifold.Settings) ([]Var, error) {
 	}
 	s.APIAddr, s.TLSAddr = dialable(s.APIAddr), dialable(s.TLSAddr)
 	api := "http://" + s.APIAddr
+	direct := noProxy(host(s.APIAddr))
 	vars := []Var{{"HEROKU_HOST", api}}
 	if token != "" {
 		vars = append(vars, Var{"HEROKU_API_KEY", token})
@@ -56,7 +56,8 @@ func Make(s manifold.Settings) ([]Var, error) {
 		{"HEROKU_SKIP_NEW_VERSION_CHECK", "true"},
 		{"HEROKU_DISABLE_AUTOUPDATE", "1"},
 		{"HEROKU_NETRC_WRITE", "true"},
-		{"NO_PROXY", noProxy(host(s.APIAddr))},
+		{"NO_PROXY", direct},
+		{"no_proxy", direct}, // git and curl heed this one first
 		{"NODE_EXTRA_CA_CERTS", bundle},
 		{"GIT_SSL_CAINFO", bundle},
 	}...)
@@ -101,8 +102,9 @@ func quote(s string) string {
 
 // noProxy adds our names to what the environment already exempts.
 func noProxy(api string) string {
-	names := strings.FieldsFunc(cmp.Or(os.Getenv("NO_PROXY"), os.Getenv("no_proxy")), func(r rune) bool { return r == ',' || r == ' ' })
-	for _, name := range []string{"localhost", "127.0.0.1", api} {
+	var names []string
+	exempt := strings.FieldsFunc(os.Getenv("NO_PROXY")+","+os.Getenv("no_proxy"), func(r rune) bool { return r == ',' || r == ' ' })
+	for _, name := range append(exempt, "localhost", "127.0.0.1", api) {
 		if !slices.Contains(names, name) {
 			names = append(names, name)
 		}

@@ -8,6 +8,8 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"math/big"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -58,6 +60,7 @@ func certificate(t *testing.T) []byte {
 func TestShellReadsWhatIsPrinted(t *testing.T) {
 	s, _ := settings(t)
 	t.Setenv("NO_PROXY", "10.0.0.0/8, internal")
+	t.Setenv("no_proxy", "internal,.corp")
 	vars, err := Make(s)
 	if err != nil {
 		t.Fatal(err)
@@ -86,7 +89,7 @@ func TestShellReadsWhatIsPrinted(t *testing.T) {
 		"HEROKU_API_KEY":  "secret 'token'",
 		"HEROKU_GIT_HOST": "localhost:5443",
 		"HEROKU_EXEC_URL": "https://localhost:5443",
-		"NO_PROXY":        "10.0.0.0/8,internal,localhost,127.0.0.1",
+		"NO_PROXY":        "10.0.0.0/8,internal,.corp,localhost,127.0.0.1",
 	} {
 		if byName[name] != want {
 			t.Errorf("%s is %q, want %q", name, byName[name], want)
@@ -118,6 +121,33 @@ func TestDoorsOpenForOthers(t *testing.T) {
 	s.TLSAddr = "10.0.0.1:5443"
 	if vars, err := Make(s); err != nil || !slices.Contains(vars, Var{"HEROKU_GIT_HOST", "10.0.0.1:5443"}) {
 		t.Errorf("of one address: %v, %v", vars, err)
+	}
+}
+
+// Behind a proxy git comes to us past it, also where no_proxy is written small:
+// curl, which git is made of, heeds that one first.
+func TestPastTheProxy(t *testing.T) {
+	s, _ := settings(t)
+	asked := make(chan string, 10)
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		asked <- r.Method + " " + r.Host
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer proxy.Close()
+	for _, v := range []Var{{"http_proxy", proxy.URL}, {"https_proxy", proxy.URL}, {"no_proxy", "internal"}, {"NO_PROXY", ""}, {"GIT_CONFIG_GLOBAL", "/dev/null"}, {"GIT_CONFIG_SYSTEM", "/dev/null"}} {
+		t.Setenv(v.Name, v.Value)
+	}
+	s.TLSAddr = "localhost:1" // where nobody is
+	vars, err := Make(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vars {
+		t.Setenv(v.Name, v.Value)
+	}
+	out, err := exec.Command("git", "ls-remote", "https://"+s.TLSAddr+"/hello.git").CombinedOutput()
+	if err == nil || len(asked) > 0 {
+		t.Errorf("git asked the proxy for us (%d times): %s", len(asked), out)
 	}
 }
 
