@@ -275,6 +275,24 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// An operator who gives the platform another domain, however that is written,
+// leaves no name twice: what an app has by its own name is not also a domain.
+func TestRoutesOfAnotherDomain(t *testing.T) {
+	st := world()
+	st.settings.Domain = "Apps.Example.com"
+	st.stored.apps["shop"] = &app{App: manifold.App{ID: "shop", Name: "shop"}}
+	st.stored.apps["site"] = &app{App: manifold.App{ID: "site", Name: "site", Domains: []manifold.Domain{
+		{Hostname: "shop.apps.example.com"}, {Hostname: "site.apps.example.com"}, {Hostname: "www.example.com"},
+	}}}
+	var hosts []string
+	for _, r := range st.routes() {
+		hosts = append(hosts, r.Hosts...)
+	}
+	if got, want := strings.Join(hosts, " "), "quiet-river-1.apps.example.com shop.apps.example.com site.apps.example.com www.example.com"; got != want {
+		t.Errorf("hosts are %s, want %s", got, want)
+	}
+}
+
 // A host speaks for its own dynos only.
 func TestNoHostSpeaksForAnother(t *testing.T) {
 	st := world(formation("web", 1), live("h2"), dyno("a", "web.1", 2, up), dyno("b", "web.1", 3, starting))

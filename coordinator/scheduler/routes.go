@@ -3,6 +3,7 @@ package scheduler
 import (
 	"cmp"
 	"slices"
+	"strings"
 
 	"manifold"
 	"manifold/coordinator/store"
@@ -11,14 +12,24 @@ import (
 // routes is what routers need: of every app, the web dynos that are up and not
 // on their way out. The order is fixed, so that equal states give equal tables.
 func (st *state) routes() []manifold.Route {
+	// Routers refuse a table that has a name twice, or one not in lower case: all
+	// apps would pay for the one. A domain may have become an app's own name when
+	// the platform's domain was changed.
+	own := func(a *app) string { return strings.ToLower(a.Name + "." + st.settings.Domain) }
+	given := map[string]bool{}
+	for _, a := range st.stored.apps {
+		given[own(a)] = true
+	}
 	byApp := map[string]*manifold.Route{}
 	for _, a := range st.stored.apps {
 		r := &manifold.Route{
-			App: a.ID, Name: a.Name, Hosts: []string{a.Name + "." + st.settings.Domain},
+			App: a.ID, Name: a.Name, Hosts: []string{own(a)},
 			Maintenance: a.Maintenance, Blank: a.release.Slug == "", Backends: []manifold.Backend{},
 		}
 		for _, d := range a.Domains {
-			r.Hosts = append(r.Hosts, d.Hostname)
+			if !given[d.Hostname] {
+				r.Hosts = append(r.Hosts, d.Hostname)
+			}
 		}
 		for _, f := range a.formation {
 			if f.Type == web {
