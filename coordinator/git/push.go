@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -251,12 +252,19 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, out *progress) b
 		out.say("Branch "+short(u.ref)+" was moved by another push meanwhile. Nothing was deployed.", "Fetch it, and push again.")
 		return false
 	}
+	takes := false
+	if err == nil {
+		takes, err = s.takes(ctx, p, u.new, out)
+	}
 	if err == nil {
 		err = s.follow(ctx, p.app.ID, u.ref)
 	}
 	if err != nil {
 		s.cfg.Log.Error("push refused", "app", p.app.Name, "error", err)
 		out.say("The coordinator could not read the app's repository. Nothing was deployed; push again.")
+		return false
+	}
+	if !takes {
 		return false
 	}
 	_, err = s.cfg.Builder.Build(ctx, compiler.Request{
@@ -269,6 +277,32 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, out *progress) b
 		return false
 	}
 	return true
+}
+
+// takes says whether git will let a branch be what was pushed, and if not, the
+// pusher why. git finds that out behind the hook, when the release is made.
+func (s *Server) takes(ctx context.Context, p *push, hash string, out *progress) (bool, error) {
+	kind, err := s.look(ctx, p.app.ID, p.quarantine, "cat-file", "-t", hash).Output()
+	if err != nil {
+		return false, fmt.Errorf("git cat-file: %w", err)
+	}
+	if kind := strings.TrimSpace(string(kind)); kind != "commit" {
+		out.say("A branch leads to a commit, and this is a "+kind+". Nothing was deployed.", "To deploy the commit of a tag: git push REMOTE TAG^{}:refs/heads/main")
+		return false, nil
+	}
+	walk, stderr := s.look(ctx, p.app.ID, p.quarantine, "rev-list", "--quiet", hash, "--not", "--all"), &clipped{}
+	walk.Stderr = stderr
+	err = walk.Run()
+	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) && exit.Exited() {
+		s.cfg.Log.Info("push refused: its history has a hole", "app", p.app.Name, "git", strings.TrimSpace(stderr.String()))
+		out.say("This commit was pushed without all that came before it, as from a shallow clone. Nothing was deployed.",
+			"Fetch the rest, then push again: git fetch --unshallow")
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("git rev-list: %w", err)
+	}
+	return true, nil
 }
 
 func short(ref string) string { return strings.TrimPrefix(ref, "refs/heads/") }

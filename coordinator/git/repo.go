@@ -109,13 +109,19 @@ func (s *Server) sweep() error {
 	return err
 }
 
-// archive writes a commit's files as a tar. quarantine came from the method of
-// that name.
-func (s *Server) archive(ctx context.Context, app, quarantine, commit string, w io.Writer) error {
-	cmd := s.command(ctx, s.repo(app), "-c", "tar.umask=0022", "archive", "--format=tar", commit)
+// look is command in an app's repository, with the objects of a push that is
+// being judged. quarantine came from the method of that name.
+func (s *Server) look(ctx context.Context, app, quarantine string, args ...string) *exec.Cmd {
+	cmd := s.command(ctx, s.repo(app), args...)
 	if quarantine != "" {
 		cmd.Env = append(cmd.Env, "GIT_OBJECT_DIRECTORY="+quarantine, "GIT_ALTERNATE_OBJECT_DIRECTORIES="+filepath.Join(s.repo(app), "objects"))
 	}
+	return cmd
+}
+
+// archive writes a commit's files as a tar.
+func (s *Server) archive(ctx context.Context, app, quarantine, commit string, w io.Writer) error {
+	cmd := s.look(ctx, app, quarantine, "-c", "tar.umask=0022", "archive", "--format=tar", commit)
 	stderr := &clipped{}
 	cmd.Stdout, cmd.Stderr = w, stderr
 	if err := cmd.Run(); err != nil {
