@@ -256,9 +256,6 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, out *progress) b
 	if err == nil {
 		takes, err = s.takes(ctx, p, u.new, out)
 	}
-	if err == nil {
-		err = s.follow(ctx, p.app.ID, u.ref)
-	}
 	if err != nil {
 		s.cfg.Log.Error("push refused", "app", p.app.Name, "error", err)
 		out.say("The coordinator could not read the app's repository. Nothing was deployed; push again.")
@@ -275,6 +272,11 @@ func (s *Server) deploy(ctx context.Context, p *push, u update, out *progress) b
 	if err != nil {
 		out.raw("\nVerifying deploy...\n\n!\tPush rejected to " + p.app.Name + ".\n\n")
 		return false
+	}
+	// Not before: what a clone checks out must be there. The release is made,
+	// so that the push is taken whatever becomes of this, or of its client.
+	if err := s.follow(context.WithoutCancel(ctx), p.app.ID, u.ref); err != nil {
+		s.cfg.Log.Warn("clones go on to check out another branch", "app", p.app.Name, "error", err)
 	}
 	return true
 }

@@ -1,9 +1,25 @@
 package git
 
 import (
+	"context"
+	"errors"
+	"io"
 	"path/filepath"
 	"testing"
 )
+
+// A push that fails leaves no trace: also not in what a clone checks out.
+func TestAFailedBuildLeavesTheBranchOfClones(t *testing.T) {
+	r := newRig(t)
+	if out, err := r.push("main"); err != nil {
+		t.Fatalf("push: %v\n%s", err, out)
+	}
+	r.builder.set(func(context.Context, io.Writer) error { return errors.New("no") })
+	if out, err := r.push("main:master"); err == nil {
+		t.Fatalf("the push was accepted:\n%s", out)
+	}
+	wants(t, r.must("ls-remote", "--symref", r.url(token, "demo"), "HEAD"), "refs/heads/main")
+}
 
 // What git will not let a branch be is refused before it is built and released.
 func TestATagIsNoBranch(t *testing.T) {
