@@ -126,12 +126,15 @@ func (f *flushing) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// clipped keeps the first 4 KB written to it.
-type clipped struct{ bytes.Buffer }
+// clipped keeps the first 4 KB written to it. The buffer is no part of what it
+// offers: with its ReadFrom, io.Copy would go around Write and its bound.
+type clipped struct{ kept bytes.Buffer }
+
+func (c *clipped) String() string { return c.kept.String() }
 
 func (c *clipped) Write(p []byte) (int, error) {
-	if room := 4096 - c.Len(); room > 0 {
-		c.Buffer.Write(p[:min(room, len(p))])
+	if room := 4096 - c.kept.Len(); room > 0 {
+		c.kept.Write(p[:min(room, len(p))])
 	}
 	return len(p), nil
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"path/filepath"
+	"strings"
 	"testing"
 )
 
@@ -58,5 +59,12 @@ func TestAShallowClone(t *testing.T) {
 	second.commit("last.txt", "x")
 	if out, err := second.push("main"); err != nil || r.builder.count() != 2 {
 		t.Errorf("push of a known history: %v, %d builds\n%s", err, r.builder.count(), out)
+	}
+}
+
+func TestWhatGitSaysIsClipped(t *testing.T) {
+	c := &clipped{}
+	if n, err := io.Copy(c, strings.NewReader(strings.Repeat("x", 1<<20))); n != 1<<20 || err != nil || len(c.String()) != 4096 {
+		t.Errorf("%d, %v, %d kept", n, err, len(c.String()))
 	}
 }
