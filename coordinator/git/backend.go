@@ -49,6 +49,9 @@ func (s *Server) environment(more ...string) []string {
 	env := []string{
 		"GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "GIT_ATTR_NOSYSTEM=1", "HOME=/nonexistent",
 		"LC_ALL=C.UTF-8", "GIT_TERMINAL_PROMPT=0", "GIT_OPTIONAL_LOCKS=0",
+		// Of one piece of memory. A pack of some kilobytes may hold an object of
+		// any size, which git takes at its word; none that an app needs is so large.
+		"GIT_ALLOC_LIMIT=1g",
 	}
 	settings := s.settings()
 	env = append(env, fmt.Sprint("GIT_CONFIG_COUNT=", len(settings)))

@@ -1,9 +1,13 @@
 package git
 
 import (
+	"bytes"
+	"compress/zlib"
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,5 +70,39 @@ func TestWhatGitSaysIsClipped(t *testing.T) {
 	c := &clipped{}
 	if n, err := io.Copy(c, strings.NewReader(strings.Repeat("x", 1<<20))); n != 1<<20 || err != nil || len(c.String()) != 4096 {
 		t.Errorf("%d, %v, %d kept", n, err, len(c.String()))
+	}
+}
+
+// A small pack may not have git take the host's memory for what it claims to hold.
+func TestAnObjectThatClaimsToBeHuge(t *testing.T) {
+	r := newRig(t)
+	const tree, size = 2, 3 << 30
+	pack := bytes.NewBufferString("PACK\x00\x00\x00\x02\x00\x00\x00\x01")
+	pack.WriteByte(0x80 | tree<<4 | size&15) // gitformat-pack(5)
+	for left := size >> 4; left > 0; left >>= 7 {
+		b := byte(left & 0x7f)
+		if left > 0x7f {
+			b |= 0x80
+		}
+		pack.WriteByte(b)
+	}
+	z := zlib.NewWriter(pack)
+	_, _ = z.Write(make([]byte, 1<<20)) // it need not be as large as it says
+	z.Close()
+	command := strings.Repeat("0", 40) + " " + strings.Repeat("a", 40) + " refs/heads/main\x00report-status side-band-64k"
+	body := fmt.Sprintf("%04x%s0000%s", 4+len(command), command, pack.Bytes())
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, r.http.URL+"/demo.git/"+receivePack, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("x", token)
+	req.Header.Set("Content-Type", "application/x-git-receive-pack-request")
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if said, err := io.ReadAll(res.Body); err != nil || !strings.Contains(string(said), "over limit") {
+		t.Errorf("%s, %v: %q", res.Status, err, said)
 	}
 }
