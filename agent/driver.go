@@ -104,6 +104,8 @@ func (d *driver) run(ctx context.Context) {
 	defer cancel()
 	sample := time.NewTicker(d.a.sampleEvery)
 	defer sample.Stop()
+	alive := time.NewTicker(stuckAfter / 4) // samples may be further apart than a pulse may be
+	defer alive.Stop()
 	loop := "dyno " + d.assignment.AppName + "/" + d.assignment.Dyno + " " + d.assignment.ID
 	defer d.a.pulse.end(loop)
 	d.a.pulse.beat(loop)
@@ -123,6 +125,7 @@ func (d *driver) run(ctx context.Context) {
 			d.step(ctx, supervisor.Event{Kind: supervisor.Due, Due: d.rec.Dyno.Due, Run: d.rec.Dyno.Run})
 		case <-sample.C:
 			d.sample(ctx)
+		case <-alive.C:
 		}
 	}
 }

@@ -81,6 +81,22 @@ func TestWatchdogIsFedOnlyWhileEveryLoopMakesProgress(t *testing.T) {
 	})
 }
 
+// TestDynoThatIsSeldomSampledIsNoHang: MANIFOLD_SAMPLE_EVERY may be longer than
+// a loop's turn.
+func TestDynoThatIsSeldomSampledIsNoHang(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		a := w.start()
+		a.sampleEvery = 2 * time.Hour
+		w.want(fakeAssignment())
+		for range 60 {
+			time.Sleep(time.Minute)
+			if err := a.Alive(a.ctx); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
 // TestSuspendIsNoHang: how long a loop is silent is measured on the monotonic
 // clock, which stands still while the host sleeps; by the clock on the wall
 // every loop would be stuck when it wakes.
