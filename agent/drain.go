@@ -73,6 +73,9 @@ func (d *driver) restart(ctx context.Context) (inPlace bool, err error) {
 	d.mu.Lock()
 	d.leave = false
 	d.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return false, err // who asked has left: that does not say that the coordinator is away
+	}
 	return true, d.halt(0)
 }
 

@@ -2,7 +2,9 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -259,4 +261,27 @@ func (c *testCoordinator) observed() manifold.Observation {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.seen
+}
+
+// TestRestartWhoseCallerLeaves: the coordinator is slow to answer, and who asked
+// for a restart gives up. The dyno serves on: there is nothing in its place.
+func TestRestartWhoseCallerLeaves(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		w.up.slow = time.Hour
+		a := fakeAssignment()
+		agent := w.start()
+		agent.uplink.set(nil) // it has joined
+		w.want(a)
+		w.until(func() bool { return w.dyno(a).State == manifold.StateUp })
+		before := w.dyno(a)
+		ctx, leave := context.WithTimeout(t.Context(), time.Second)
+		defer leave()
+		if inPlace, err := agent.Restart(ctx, a.ID); inPlace || !errors.Is(err, context.DeadlineExceeded) {
+			t.Errorf("in place: %v, %v", inPlace, err)
+		}
+		time.Sleep(time.Minute)
+		if d := w.dyno(a); d.Run != before.Run || d.State != manifold.StateUp || d.Replace {
+			t.Errorf("it was %+v and is %+v", before, d)
+		}
+	})
 }
