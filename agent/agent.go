@@ -55,7 +55,8 @@ type agent struct {
 	boxes  boxHost
 	images imageStore
 	uplink *uplink
-	up     coordinator // the same, or a test's
+	fresh  manifold.Identity // as the coordinator gave it, until it is written down; join's own
+	up     coordinator       // the same, or a test's
 	shelf  shelf
 	morgue morgue
 	ship   *shipper

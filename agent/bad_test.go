@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"manifold"
 	"manifold/test/bubble"
@@ -285,4 +287,54 @@ func TestRecordsThatCannotBeUsed(t *testing.T) {
 			t.Errorf("%s: it was not set aside: %v", name, err)
 		}
 	}
+}
+
+// TestJoinOnAFullDisk: an identity that cannot be written down is not asked for
+// again: each would be another host to the coordinator.
+func TestJoinOnAFullDisk(t *testing.T) {
+	coord := newCoordinator(t)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(coord.token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	h := home{t.TempDir()}
+	smallDisk(t, h.dir)
+	fill := filepath.Join(h.dir, "filler")
+	if err := os.WriteFile(fill, make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+		t.Fatalf("fill: %v", err)
+	}
+	a := newAgent(Config{JoinTokenFile: file, Settings: manifold.Settings{FleetAddr: coord.addr()}, Log: slog.New(slog.DiscardHandler)}, h, "")
+	for range 3 {
+		if _, err := a.identify(t.Context()); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("on a full disk: %v", err)
+		}
+	}
+	if err := os.Remove(fill); err != nil {
+		t.Fatal(err)
+	}
+	id, err := a.identify(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if kept, err := readIdentity(h); err != nil || kept != id {
+		t.Errorf("it is %s, and written down is %s, %v", id.ID, kept.ID, err)
+	}
+	coord.mu.Lock()
+	defer coord.mu.Unlock()
+	if len(coord.requests) != 1 {
+		t.Errorf("it asked %q", coord.requests)
+	}
+}
+
+// smallDisk puts a file system with room for little over dir.
+func smallDisk(t *testing.T, dir string) {
+	t.Helper()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatalf("mount a small tmpfs (this test needs root): %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Unmount(dir, 0); err != nil {
+			t.Errorf("unmount: %v", err)
+		}
+	})
 }

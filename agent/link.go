@@ -107,6 +107,23 @@ func (a *agent) identify(ctx context.Context) (manifold.Identity, error) {
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return id, err
 	}
+	if a.fresh.ID == "" { // else the disk did not take it: asked again, the coordinator would know one host more each time
+		if a.fresh, err = a.ask(ctx); err != nil {
+			return id, err
+		}
+	}
+	text, err := json.Marshal(a.fresh)
+	if err != nil {
+		return id, err
+	}
+	if err := writeFile(a.home.identity(), text); err != nil {
+		return id, fmt.Errorf("keep the identity: %w", err)
+	}
+	return a.fresh, syncFile(a.home.identity())
+}
+
+// ask gets an identity from the coordinator.
+func (a *agent) ask(ctx context.Context) (id manifold.Identity, err error) {
 	token, err := os.ReadFile(a.cfg.JoinTokenFile)
 	if err != nil {
 		return id, fmt.Errorf("read the join token (MANIFOLD_JOIN_TOKEN_FILE; print one with: manifold-coordinator join-token): %w", err)
@@ -117,18 +134,7 @@ func (a *agent) identify(ctx context.Context) (manifold.Identity, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	id, err = manifold.Join(ctx, a.cfg.FleetAddr, strings.TrimSpace(string(token)), manifold.RoleAgent, name)
-	if err != nil {
-		return id, err
-	}
-	text, err := json.Marshal(id)
-	if err != nil {
-		return id, err
-	}
-	if err := writeFile(a.home.identity(), text); err != nil {
-		return id, fmt.Errorf("keep the identity: %w", err)
-	}
-	return id, syncFile(a.home.identity())
+	return manifold.Join(ctx, a.cfg.FleetAddr, strings.TrimSpace(string(token)), manifold.RoleAgent, name)
 }
 
 func readIdentity(h home) (manifold.Identity, error) {
