@@ -338,3 +338,26 @@ func smallDisk(t *testing.T, dir string) {
 		}
 	})
 }
+
+// TestImageThatIsWantedWhileOthersAreCollected: an app goes back to an old
+// slug at the very moment at which what nobody needs is thrown away.
+func TestImageThatIsWantedWhileOthersAreCollected(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		agent := w.start()
+		a := fakeAssignment()
+		a.Layers = []manifold.Image{{Digest: "sha256:old"}}
+		before, after := true, false
+		w.images.collect = func(keep func(string) bool) {
+			before = keep("sha256:old")
+			w.want(a)
+			after = keep("sha256:old")
+		}
+		ctx, cancel := context.WithCancel(agent.ctx)
+		agent.work.Go(func() { agent.collectImages(ctx) })
+		time.Sleep(10*time.Minute + time.Second)
+		cancel()
+		if before || !after {
+			t.Errorf("it is kept before it is wanted: %v; when it is: %v", before, after)
+		}
+	})
+}

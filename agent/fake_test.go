@@ -217,7 +217,8 @@ func (b *fakeBox) Remove() error {
 
 // fakeImages has every image, unless fetch says otherwise.
 type fakeImages struct {
-	fetch func(ctx context.Context, img manifold.Image) error
+	fetch   func(ctx context.Context, img manifold.Image) error
+	collect func(keep func(digest string) bool)
 }
 
 func (f *fakeImages) Fetch(ctx context.Context, img manifold.Image, _ func(context.Context, int64) (io.ReadCloser, error)) error {
@@ -226,10 +227,15 @@ func (f *fakeImages) Fetch(ctx context.Context, img manifold.Image, _ func(conte
 	}
 	return f.fetch(ctx, img)
 }
-func (f *fakeImages) Mount(manifold.Image) (*os.File, error)          { return os.Open(os.DevNull) }
-func (f *fakeImages) Path(manifold.Image) (string, error)             { return os.DevNull, nil }
-func (f *fakeImages) Collect(func(digest string) bool) (int64, error) { return 0, nil }
-func (f *fakeImages) Unmount() error                                  { return nil }
+func (f *fakeImages) Mount(manifold.Image) (*os.File, error) { return os.Open(os.DevNull) }
+func (f *fakeImages) Path(manifold.Image) (string, error)    { return os.DevNull, nil }
+func (f *fakeImages) Unmount() error                         { return nil }
+func (f *fakeImages) Collect(keep func(digest string) bool) (int64, error) {
+	if f.collect != nil {
+		f.collect(keep)
+	}
+	return 0, nil
+}
 func (f *fakeImages) Pack(context.Context, *os.File, slugfs.PackOptions) (manifold.Image, error) {
 	return manifold.Image{Digest: "sha256:0"}, nil
 }

@@ -215,7 +215,7 @@ func (a *agent) remove(b box) {
 func (a *agent) collectImages(ctx context.Context) {
 	for sleep(ctx, 10*time.Minute) {
 		a.morgue.prune(time.Now())
-		freed, err := a.images.Collect(a.imageWanted())
+		freed, err := a.images.Collect(a.imageWanted)
 		if err != nil {
 			a.log.Error("old images could not be collected", "error", err)
 		} else if freed > 0 {
@@ -224,19 +224,18 @@ func (a *agent) collectImages(ctx context.Context) {
 	}
 }
 
-func (a *agent) imageWanted() func(digest string) bool {
+// imageWanted says whether an assignment names the image now: one may come
+// while images are collected, and find its own still here.
+func (a *agent) imageWanted(digest string) bool {
+	names := func(as manifold.Assignment) bool {
+		return slices.ContainsFunc(as.Layers, func(img manifold.Image) bool { return img.Digest == digest })
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	wanted := map[string]bool{}
-	for _, as := range a.desired.Assignments {
-		for _, img := range as.Layers {
-			wanted[img.Digest] = true
-		}
-	}
 	for _, d := range a.drivers {
-		for _, img := range d.assignment.Layers {
-			wanted[img.Digest] = true
+		if names(d.assignment) {
+			return true
 		}
 	}
-	return func(digest string) bool { return wanted[digest] }
+	return slices.ContainsFunc(a.desired.Assignments, names)
 }
