@@ -60,15 +60,17 @@ const logLimit = 1 << 20 // bytes of platform lines of one run
 // openRunLog opens or makes the directory of a run's logs.
 func openRunLog(dir string, meta runMeta) (*runLog, error) {
 	l := &runLog{dir: dir, meta: meta, readers: map[string]*segment.Reader{}, pace: rate.NewLimiter(paceLines, paceLines)}
-	if kept, err := readMeta(dir); err == nil && kept.Run == meta.Run {
+	kept, err := readMeta(dir)
+	known := err == nil && kept.Run == meta.Run
+	if known {
 		l.meta = kept
 	}
 	if l.meta.Acked == nil {
 		l.meta.Acked = map[string]uint64{}
 	}
 	herokuDir := filepath.Join(dir, manifold.SourceHeroku)
-	err := os.MkdirAll(herokuDir, 0o700)
-	if err == nil {
+	err = os.MkdirAll(herokuDir, 0o700)
+	if err == nil && !known { // else there is nothing to write, and a full disk must not cost what lies there
 		err = l.save()
 	}
 	if err == nil {

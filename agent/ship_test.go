@@ -3,6 +3,7 @@ package agent
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +12,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/google/uuid"
+	"golang.org/x/sys/unix"
 
 	"manifold"
 	"manifold/isolation/segment"
@@ -172,5 +174,30 @@ func TestShipperGoesOnWhereItWas(t *testing.T) {
 		if list := w.up.batches(); len(list) != 1 || len(list[0].Streams) != 1 || len(list[0].Streams[0].Lines) != 1 {
 			t.Errorf("after a restart it sent %+v", list)
 		}
+	})
+}
+
+// TestLogsThatAFullDiskHolds: an agent that starts on a full disk ships what
+// the one before it left. It needs no room for that, and makes some.
+func TestLogsThatAFullDiskHolds(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		smallDisk(t, w.home.dynos())
+		w.start()
+		w.up.setFail(errors.New("connection refused"))
+		l, _ := w.logOf(fakeAssignment())
+		w.agent.ship.say(l, 1, time.Now(), "last words")
+		w.agent.ship.finish(l, time.Now())
+		w.stop()
+		if err := os.WriteFile(filepath.Join(w.home.dynos(), "filler"), make([]byte, 1<<20), 0o600); !errors.Is(err, unix.ENOSPC) {
+			t.Fatalf("fill: %v", err)
+		}
+		w.start()
+		time.Sleep(time.Minute)
+		w.up.setFail(nil)
+		time.Sleep(time.Minute)
+		if said := w.up.heroku(); len(said) != 1 || said[0] != "last words" {
+			t.Errorf("the coordinator got %q", said)
+		}
+		w.stop()
 	})
 }
