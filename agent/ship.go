@@ -366,6 +366,8 @@ func (s *shipper) drop(l *runLog) {
 	if err != nil {
 		s.log.Warn("a shipped log could not be removed", "dir", l.dir, "error", err)
 	}
+	s.mu.Lock() // the dyno's next run may be making its directory: open
+	defer s.mu.Unlock()
 	s.shelf.tidy(l.meta.Assignment)
 }
 

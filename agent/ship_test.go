@@ -201,3 +201,27 @@ func TestLogsThatAFullDiskHolds(t *testing.T) {
 		w.stop()
 	})
 }
+
+// TestLogOfTheNextRunWhileThatOfTheLastGoes: the directory above both is taken
+// away when it is empty, and made where it is missing, at the same moment.
+func TestLogOfTheNextRunWhileThatOfTheLastGoes(t *testing.T) {
+	log := slog.New(slog.DiscardHandler)
+	s := newShipper(shelf{t.TempDir(), log}, &fakeUp{}, log)
+	a := fakeAssignment()
+	last, err := s.open(a, uuid.NewString(), true)
+	for range 500 {
+		if err != nil {
+			t.Fatal(err)
+		}
+		gone := make(chan struct{})
+		go func() {
+			defer close(gone)
+			s.drop(last)
+		}()
+		var next *runLog
+		next, err = s.open(a, uuid.NewString(), true)
+		<-gone
+		last = next
+	}
+	s.closeAll()
+}
