@@ -303,8 +303,14 @@ func (b *build) launch(ctx context.Context, release manifold.Release) (manifold.
 		b.out.line("Running release command...")
 		b.out.line("")
 		now, err := b.cfg.Follow(ctx, release, b.out)
-		if err != nil {
-			return release, err
+		if errors.Is(err, store.ErrNotFound) {
+			return release, err // with its app
+		}
+		if err != nil { // the release is made all the same, and so is the push
+			b.cfg.Log.Warn("a release's command is not followed any more", "app", b.App.Name, "version", release.Version, "error", err)
+			b.out.problem(fmt.Sprintf("Release v%d is made, and its command goes on, but it is not followed here any more.", release.Version),
+				fmt.Sprintf("See what it prints: heroku releases:output v%d", release.Version))
+			return release, nil
 		}
 		if now.Status != manifold.ReleaseSucceeded {
 			b.out.line("Waiting for release... failed.")

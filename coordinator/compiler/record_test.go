@@ -205,3 +205,21 @@ func TestReleaseCommand(t *testing.T) {
 	}
 	r.says(t, "migrating", "Waiting for release... failed.", "The command of release v4 failed. The push is kept; what served before serves on")
 }
+
+// Once there is a release, its push has succeeded: also where nobody can say how
+// its command ends.
+func TestAReleaseCommandThatCannotBeFollowed(t *testing.T) {
+	r := newRig(t, func(c *Config) {
+		c.Follow = func(_ context.Context, pending manifold.Release, _ io.Writer) (manifold.Release, error) {
+			return pending, errors.New("the coordinator ends")
+		}
+	})
+	r.store.status = manifold.ReleasePending
+	if got, err := r.build(t); err != nil || got.Version != 3 {
+		t.Errorf("%+v, %v", got, err)
+	}
+	r.says(t, "Release v3 is made, and its command goes on", "heroku releases:output v3")
+	if out := r.out.String(); strings.Contains(out, "Push failed") || strings.Contains(out, "not in your app") {
+		t.Errorf("the pusher reads:\n%s", out)
+	}
+}
