@@ -63,38 +63,44 @@ type build struct {
 // words.
 func (b *build) say(format string, args ...any) { b.cfg.Say(b.App.ID, fmt.Sprintf(format, args...)) }
 
-func (b *build) run(ctx context.Context) (_ manifold.Release, err error) {
-	leave, err := b.wait(ctx)
+func (b *build) run(ctx context.Context) (manifold.Release, error) {
+	slug, err := b.make(ctx)
 	if err != nil {
 		return manifold.Release{}, err
+	}
+	return b.release(ctx, slug)
+}
+
+// make makes the slug. It alone has a build slot: to be released a slug may have
+// to wait for its app's own command, for which no other app shall wait.
+func (b *build) make(ctx context.Context) (_ manifold.Slug, err error) {
+	leave, err := b.wait(ctx)
+	if err != nil {
+		return manifold.Slug{}, err
 	}
 	defer leave()
 	b.out.line("Building source:")
 	b.out.line("")
 	b.out.step("Building on the %s stack", title(b.stack))
 	if b.packs, b.chosen, err = b.Compiler.packs(b.App.Buildpacks); err != nil {
-		return manifold.Release{}, err
+		return manifold.Slug{}, err
 	}
 	current, err := b.cfg.Store.NewestRelease(ctx, b.App.ID)
 	if err != nil {
-		return manifold.Release{}, fmt.Errorf("read the config vars: %w", err)
+		return manifold.Slug{}, fmt.Errorf("read the config vars: %w", err)
 	}
 	b.config = current.Config
 
 	job, err := b.compile(ctx)
 	if err != nil {
-		return manifold.Release{}, err
+		return manifold.Slug{}, err
 	}
 	defer func() {
 		if err := job.Discard(); err != nil {
 			b.cfg.Log.Warn("a build's files stay behind", "build", b.id, "error", err)
 		}
 	}()
-	slug, err := b.slug(job)
-	if err != nil {
-		return manifold.Release{}, err
-	}
-	return b.release(ctx, slug)
+	return b.slug(job)
 }
 
 // compile runs the build's dyno to its end.

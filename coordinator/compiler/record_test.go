@@ -223,3 +223,34 @@ func TestAReleaseCommandThatCannotBeFollowed(t *testing.T) {
 		t.Errorf("the pusher reads:\n%s", out)
 	}
 }
+
+// hooked is a store of which a test does one thing itself.
+type hooked struct {
+	Store
+	deploy, put func() error
+}
+
+func (h hooked) Deploy(context.Context, string, manifold.Slug, string, manifold.User) (manifold.Release, error) {
+	return manifold.Release{}, h.deploy()
+}
+
+func (h hooked) PutBuild(ctx context.Context, b *manifold.Build) ([]string, error) {
+	if h.put != nil {
+		return nil, h.put()
+	}
+	return h.Store.PutBuild(ctx, b)
+}
+
+// Other apps build while a slug waits for its own app's release command.
+func TestWhoWaitsToBeReleasedHoldsNoSlot(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	held := -1
+	var r *rig
+	r = newRig(t, func(c *Config) {
+		c.Store = hooked{Store: c.Store, deploy: func() error { held = len(r.slots); cancel(); return store.ErrReleasing }}
+	})
+	if _, err := r.Build(ctx, r.req, &r.out); !errors.Is(err, context.Canceled) || held != 0 {
+		t.Errorf("%v, %d build slots are held", err, held)
+	}
+	r.says(t, "Waiting for the command of another release to end")
+}
