@@ -121,7 +121,9 @@ func (c *Compiler) Close() error {
 func (c *Compiler) Build(ctx context.Context, r Request, out io.Writer) (manifold.Release, error) {
 	b, ctx, err := c.begin(ctx, r, out)
 	if err != nil {
-		(&build{Compiler: c, Request: r, out: &printer{w: out}}).explain(err)
+		b.out = &printer{w: out}
+		b.explain(err)
+		c.cfg.Log.Info("build not begun", "app", r.App.Name, "build", b.id, "error", err)
 		return manifold.Release{}, err
 	}
 	return b.build(ctx)

@@ -17,7 +17,7 @@ import (
 
 // begin takes the app's place and writes down that a build is on its way. What
 // it prints goes to out and is kept. The context that is returned ends also
-// when the build is cancelled.
+// when the build is cancelled. After an error there is nothing of the build but its id.
 func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build, context.Context, error) {
 	b := &build{Compiler: c, Request: r, id: uuid.NewString(), stack: cmp.Or(r.App.BuildStack, r.App.Stack)}
 	ctx, b.cancel = context.WithCancelCause(store.By(ctx, r.Author))
@@ -29,7 +29,7 @@ func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build,
 	c.mu.Unlock()
 	if busy {
 		b.cancel(nil) // else c.life would keep it
-		return nil, nil, ErrBusy
+		return b, nil, ErrBusy
 	}
 	b.record = manifold.Build{
 		ID: b.id, App: r.App.ID, User: r.By.Email, UserID: r.By.ID, Status: manifold.BuildPending,
@@ -38,14 +38,14 @@ func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build,
 	kept, err := c.cfg.Outputs.Create(b.record.Output)
 	if err != nil {
 		b.leave()
-		return nil, nil, err
+		return b, nil, err
 	}
 	// The kept one first: it takes everything, whoever goes away.
 	b.output, b.out = kept, &printer{w: io.MultiWriter(kept, out)}
 	if err := b.write(ctx); err != nil {
 		kept.Close()
 		b.leave()
-		return nil, nil, err
+		return b, nil, err
 	}
 	return b, ctx, nil
 }

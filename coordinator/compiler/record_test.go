@@ -7,6 +7,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"regexp"
 	"runtime"
 	"strings"
 	"testing"
@@ -253,4 +255,20 @@ func TestWhoWaitsToBeReleasedHoldsNoSlot(t *testing.T) {
 		t.Errorf("%v, %d build slots are held", err, held)
 	}
 	r.says(t, "Waiting for the command of another release to end")
+}
+
+// What a pusher is told to give their operator is in the coordinator's log.
+func TestABuildThatCannotBegin(t *testing.T) {
+	var log bytes.Buffer
+	r := newRig(t, func(c *Config) {
+		c.Log = slog.New(slog.NewTextHandler(&log, nil))
+		c.Store = hooked{Store: c.Store, put: func() error { return errors.New("the disk is full") }}
+	})
+	if _, err := r.build(t); err == nil {
+		t.Error("it was built")
+	}
+	id := regexp.MustCompile(`this build's id: ([0-9a-f-]{36})`).FindStringSubmatch(r.out.String())
+	if id == nil || !strings.Contains(log.String(), id[1]) || !strings.Contains(log.String(), "the disk is full") {
+		t.Errorf("the pusher reads %q, the operator %q", r.out.String(), log.String())
+	}
 }
