@@ -13,30 +13,38 @@ import (
 // the line before was written, in microseconds. It is not flushed to disk: a
 // host that dies may send some lines again.
 
-// load reads the drain's place. A drain without one is new: it begins at the
-// end, which is noted at once.
+// load reads the drain's place. A drain without one, or with one that cannot be
+// read, is new: it begins at the end, which is noted at once.
 func (d *drain) load() error {
-	d.place = logs.End()
-	text, err := fs.ReadFile(d.room.root.FS(), d.ID)
-	if err == nil {
-		var next uint64
-		var micros int64
-		if _, err := fmt.Sscanf(string(text), "%d %d", &next, &micros); err != nil {
-			return fmt.Errorf("read the place: %w", err)
-		}
-		d.place = logs.Place{Next: next, Since: time.UnixMicro(micros)}
+	failed := d.read()
+	if failed == nil {
 		return nil
 	}
-	if !errors.Is(err, fs.ErrNotExist) {
-		return err
+	if errors.Is(failed, fs.ErrNotExist) {
+		failed = nil
 	}
+	d.place = logs.End()
 	tail, err := d.room.cfg.Logs.Drain(d.App, d.place)
 	if err != nil {
-		return nil // run learns why
+		return failed // run learns why
 	}
 	d.place = tail.Place()
 	tail.Close()
 	d.save()
+	return failed
+}
+
+func (d *drain) read() error {
+	text, err := fs.ReadFile(d.room.root.FS(), d.ID)
+	if err != nil {
+		return err
+	}
+	var next uint64
+	var micros int64
+	if _, err := fmt.Sscanf(string(text), "%d %d", &next, &micros); err != nil {
+		return fmt.Errorf("read the place: %w", err)
+	}
+	d.place = logs.Place{Next: next, Since: time.UnixMicro(micros)}
 	return nil
 }
 
