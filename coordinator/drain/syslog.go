@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 
 	"manifold/coordinator/logs"
@@ -72,7 +73,7 @@ func (s *syslog) send(lines []logs.Line) error {
 		return err
 	}
 	_, err := s.conn.Write(s.frames.make(lines, s.drain.Token, " - - ", ""))
-	if errors.Is(err, context.DeadlineExceeded) {
+	if errors.Is(err, os.ErrDeadlineExceeded) {
 		err = errors.New("the receiver does not read")
 	}
 	return err
