@@ -52,6 +52,7 @@ type build struct {
 	output io.Closer // the kept one
 	record manifold.Build
 	cancel context.CancelCauseFunc
+	over   chan struct{} // closed when its place is free
 	stack  string
 	config map[string]string // config vars
 	packs  []pack

@@ -141,16 +141,24 @@ func (c *Compiler) Start(r Request) (manifold.Build, error) {
 	return started, nil
 }
 
+// cancelTime bounds how long Cancel waits for a build's end.
+const cancelTime = 10 * time.Second
+
 // Cancel ends a running build, by a push or by Start, and says whether there
-// was one. It has failed then, if it had not been released yet.
+// was one. It has failed then, if it had not been released yet, and its place
+// is free for the next one, unless its end takes long.
 func (c *Compiler) Cancel(app, id string) bool {
 	c.mu.Lock()
-	defer c.mu.Unlock()
 	b := c.building[app]
+	c.mu.Unlock()
 	if b == nil || b.id != id {
 		return false
 	}
 	b.cancel(context.Canceled)
+	select {
+	case <-b.over:
+	case <-time.After(cancelTime):
+	}
 	return true
 }
 

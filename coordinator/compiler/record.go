@@ -19,7 +19,7 @@ import (
 // it prints goes to out and is kept. The context that is returned ends also
 // when the build is cancelled. After an error there is nothing of the build but its id.
 func (c *Compiler) begin(ctx context.Context, r Request, out io.Writer) (*build, context.Context, error) {
-	b := &build{Compiler: c, Request: r, id: uuid.NewString(), stack: cmp.Or(r.App.BuildStack, r.App.Stack)}
+	b := &build{Compiler: c, Request: r, id: uuid.NewString(), stack: cmp.Or(r.App.BuildStack, r.App.Stack), over: make(chan struct{})}
 	ctx, b.cancel = context.WithCancelCause(store.By(ctx, r.Author))
 	c.mu.Lock()
 	busy := c.building[r.App.ID] != nil
@@ -62,6 +62,7 @@ func (b *build) free() {
 	defer b.mu.Unlock()
 	if b.building[b.App.ID] == b {
 		delete(b.building, b.App.ID)
+		close(b.over)
 	}
 }
 

@@ -127,6 +127,34 @@ func TestCancel(t *testing.T) {
 	}
 }
 
+// Whoever was told that a build is cancelled may begin the next one at once,
+// though its dyno takes a while to end.
+func TestOneBuildAfterAnotherWasCancelled(t *testing.T) {
+	r := newRig(t, nil)
+	entered, cancelled := make(chan struct{}), make(chan bool)
+	r.runner.during = func(ctx context.Context) {
+		close(entered)
+		<-ctx.Done()
+		select {
+		case <-cancelled:
+			t.Error("it was cancelled before it had ended")
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	started, err := r.Start(r.req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-entered
+	go func() { cancelled <- r.Cancel(r.req.App.ID, started.ID) }()
+	_ = r.cfg.Outputs.Copy(t.Context(), started.Output, io.Discard)
+	select {
+	case <-cancelled:
+	case <-time.After(cancelTime):
+		t.Error("it ended, and Cancel waits still")
+	}
+}
+
 // A build that is refused is kept by nothing: a client may ask again and again.
 func TestARefusedBuildIsForgotten(t *testing.T) {
 	r := newRig(t, nil)
