@@ -102,6 +102,7 @@ type fakeStore struct {
 	deployed []manifold.Slug
 	builds   []manifold.Build // as they were written down
 	during   func(manifold.Build)
+	full     error // of the next build that has ended
 	said     string
 	status   string // of the releases
 }
@@ -113,6 +114,10 @@ func (s *fakeStore) NewestRelease(context.Context, string) (manifold.Release, er
 func (s *fakeStore) PutBuild(_ context.Context, b *manifold.Build) ([]string, error) {
 	if s.during != nil {
 		s.during(*b)
+	}
+	if err := s.full; err != nil && b.Status != manifold.BuildPending {
+		s.full = nil
+		return nil, err
 	}
 	s.builds = append(s.builds, *b)
 	return nil, nil

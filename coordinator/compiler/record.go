@@ -77,6 +77,33 @@ func (b *build) write(ctx context.Context) error {
 	return b.cfg.Outputs.Remove(forgotten...)
 }
 
+// retry is how soon what the store refused is tried again.
+const retry = 5 * time.Second
+
+// written writes down how the build ended, and says whether that is done: while
+// it is not, the build looks pending to all.
+func (b *build) written(ctx context.Context) bool {
+	err := b.write(ctx)
+	if err == nil || errors.Is(err, store.ErrNotFound) {
+		return true
+	}
+	b.cfg.Log.Error("a build's end is not written down; trying again", "app", b.App.Name, "build", b.id, "error", err)
+	return false
+}
+
+func (b *build) rewrite(ctx context.Context) {
+	for {
+		select {
+		case <-time.After(retry):
+			if b.written(ctx) {
+				return
+			}
+		case <-b.life.Done(): // the next start marks it as failed
+			return
+		}
+	}
+}
+
 // build runs a build that has begun to its end, and tells everyone of it: its
 // place is free before its record is final, and that before its output ends,
 // for whoever reads either and begins the next one.
@@ -90,8 +117,8 @@ func (b *build) build(ctx context.Context) (manifold.Release, error) {
 	if err == nil {
 		b.record.Status, b.record.Slug, b.record.Release = manifold.BuildSucceeded, release.Slug, release.ID
 	}
-	if werr := b.write(ctx); werr != nil && !errors.Is(werr, store.ErrNotFound) {
-		b.cfg.Log.Error("a build's end is not written down", "app", b.App.Name, "build", b.id, "error", werr)
+	if !b.written(ctx) {
+		b.background.Go(func() { b.rewrite(ctx) })
 	}
 	b.say("Build %s", b.record.Status)
 	if err == nil {

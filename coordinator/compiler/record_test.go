@@ -12,11 +12,13 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 	"weak"
 
 	"manifold"
 	"manifold/coordinator/store"
+	"manifold/test/bubble"
 )
 
 // A build's record is pending while it runs and final before its output ends.
@@ -101,6 +103,22 @@ func TestAPlaceIsFreeOnceABuildHasEnded(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A build does not look pending for ever because the store could not take its end.
+func TestTheEndIsWrittenDownLater(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		r := newRig(t, nil)
+		r.store.full = errors.New("the disk is full")
+		if _, err := r.build(t); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2 * retry)
+		synctest.Wait()
+		if last := r.store.builds[len(r.store.builds)-1]; last.Status != manifold.BuildSucceeded {
+			t.Errorf("written down: %+v", r.store.builds)
+		}
+	})
 }
 
 func TestCancel(t *testing.T) {
