@@ -4,7 +4,8 @@
 // What is due is read from the store, and a moment of a job is claimed there in
 // the same step that places its dyno: it runs once, whoever is killed when. Of
 // the moments that passed while no coordinator ran only the last is made up
-// for. This room must never keep state of its own that matters.
+// for. One that was claimed by a clock far ahead holds nothing up when that is
+// put right. This room must never keep state of its own that matters.
 package clock
 
 import (
@@ -79,10 +80,18 @@ func (r *Room) Run(ctx context.Context) error {
 		}
 		now := time.Now()
 		for _, job := range jobs {
-			if due := job.Schedule.Last(now); job.Due.Before(due) {
+			due, next := job.Schedule.Last(now), job.Schedule.Next(now)
+			switch {
+			case job.Due.Before(due):
 				r.start(ctx, job, due)
+			case job.Due.After(next): // claimed when the clock was ahead: without this it would not run until then
+				if err := r.cfg.Store.ClaimJob(ctx, job, due, nil); err == nil {
+					fresh, wait = false, 0
+				} else if !errors.Is(err, store.ErrNotFound) && ctx.Err() == nil {
+					r.cfg.Log.Error("could not write down when a scheduled job is due", "job", job.ID, "err", err)
+				}
 			}
-			wait = min(wait, job.Schedule.Next(now).Sub(now))
+			wait = min(wait, next.Sub(now))
 		}
 		timer := time.NewTimer(wait)
 		select {

@@ -63,7 +63,7 @@ func (w *world) ClaimJob(_ context.Context, job manifold.ScheduledJob, due time.
 		return w.full
 	}
 	now := w.jobs[job.ID]
-	if !now.Due.Before(due) {
+	if !now.Due.Equal(job.Due) {
 		return store.ErrNotFound
 	}
 	now.Due = due
@@ -143,6 +143,21 @@ func TestMissedMoments(t *testing.T) {
 			w.run(t, time.Minute)
 		}
 		w.want(t, "daily 03T12:11", "ten 03T12:11")
+	})
+}
+
+// A host whose clock was years ahead has claimed moments far away. When it is put
+// right, jobs have their next moment, and none that was before.
+func TestClockThatWasAhead(t *testing.T) {
+	bubble.Test(t, func(t *testing.T) {
+		w := newWorld(job("ten", "10m", ""), job("daily", "day", "00:05"))
+		time.Sleep(3 * time.Minute)
+		for id, j := range w.jobs {
+			j.Due = j.Schedule.Last(time.Now().AddDate(5, 0, 0))
+			w.jobs[id] = j
+		}
+		w.run(t, 18*time.Minute)
+		w.want(t, "daily 01T00:05", "ten 01T00:10", "ten 01T00:20")
 	})
 }
 

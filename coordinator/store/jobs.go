@@ -93,7 +93,7 @@ func (s *Store) RemoveJob(ctx context.Context, app, id string) error {
 func (s *Store) ClaimJob(ctx context.Context, job manifold.ScheduledJob, due time.Time, p *Placement) error {
 	return s.transact(ctx, job.App, func(t *tx) error {
 		now, err := t.job(job.App, job.ID)
-		if err == nil && (!now.Due.Before(due) || now.Schedule != job.Schedule || now.Command != job.Command) {
+		if err == nil && (!now.Due.Equal(job.Due) || now.Schedule != job.Schedule || now.Command != job.Command) {
 			err = fmt.Errorf("scheduled job %s that is due: %w", clip(job.ID), ErrNotFound)
 		}
 		if err != nil {

@@ -24,6 +24,11 @@ func TestJobsAreClaimedOnce(t *testing.T) {
 	if got := must(s.Placement(t.Context(), "a1"))(t); got.Assignment.Dyno != "scheduler.1" {
 		t.Errorf("placed %+v", got)
 	}
+	job.Due = due
+	ahead := due.AddDate(5, 0, 0) // and back, when the clock is put right
+	must(0, s.ClaimJob(t.Context(), job, ahead, nil))(t)
+	job.Due = ahead
+	must(0, s.ClaimJob(t.Context(), job, due, nil))(t)
 	s.Close()
 	s = open(t, dir)
 	if all := must(s.Jobs(t.Context(), ""))(t); len(all) != 1 || !all[0].Due.Equal(due) || all[0].Dyno != "scheduler.1" {
