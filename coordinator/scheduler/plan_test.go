@@ -275,6 +275,28 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
+// A dyno that is wanted and not placed yet is on its way: requests wait for it,
+// unless it cannot be placed.
+func TestRoutesBeforeThePlacement(t *testing.T) {
+	two := formation("web", 2)
+	for _, c := range []struct {
+		name string
+		st   *state
+		want int
+	}{
+		{"none is placed", world(two, formation("worker", 1)), 2},
+		{"one has crashed", world(two, dyno("a", "web.1", 3, crashed)), 1},
+		{"one is up, one starts", world(two, dyno("a", "web.1", 3, up), dyno("b", "web.2", 3, "")), 1},
+		{"one is leaving", world(formation("web", 1), dyno("a", "web.1", 2, up, phase(store.Retiring))), 1},
+		{"no host", world(two, silent("h1", time.Minute)), 0},
+		{"no stack", world(two, func(st *state) { st.stored.apps["app"].obstacle = "Waiting for stack" }), 0},
+	} {
+		if got := c.st.routes()[0].Starting; got != c.want {
+			t.Errorf("%s: %d are starting, want %d", c.name, got, c.want)
+		}
+	}
+}
+
 // An operator who gives the platform another domain, however that is written,
 // leaves no name twice: what an app has by its own name is not also a domain.
 func TestRoutesOfAnotherDomain(t *testing.T) {

@@ -38,16 +38,25 @@ func (st *state) routes() []manifold.Route {
 		}
 		byApp[a.ID] = r
 	}
+	filled := map[slot]bool{}
 	for _, p := range st.stored.placements {
 		r := byApp[p.Assignment.App]
 		if r == nil || !p.Assignment.Web || p.Phase != store.Placed {
 			continue
 		}
+		filled[slotOf(p)] = true
 		switch d := st.dyno(p); {
 		case d.State == manifold.StateUp && d.Addr != "":
 			r.Backends = append(r.Backends, manifold.Backend{Run: d.Run, Dyno: p.Assignment.Dyno, Addr: d.Addr})
 		case d.State == manifold.StateStarting, d.State == manifold.StateStopping: // by its host, which starts it again
 			r.Starting++
+		}
+	}
+	if st.anyTaker() {
+		for _, want := range st.wanted() { // what is about to be placed has not crashed (H10)
+			if typ, _, _ := strings.Cut(want.slot.dyno, "."); typ == web && want.obstacle == "" && !filled[want.slot] {
+				byApp[want.slot.app].Starting++
+			}
 		}
 	}
 	routes := make([]manifold.Route, 0, len(byApp))
