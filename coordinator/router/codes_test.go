@@ -240,6 +240,31 @@ func TestH20BootTimeoutAndHold(t *testing.T) {
 	r.logged("at=info", "dyno=web.1", "status=200")
 }
 
+// The body of a request that is held is read ahead by who watches its client.
+func TestBodyComesWhileHeld(t *testing.T) {
+	r := newRig(t, nil)
+	r.routes(func(r *manifold.Route) { r.Starting = 1 })
+	c, br := r.dial("POST / HTTP/1.1\r\nHost: " + appHost + "\r\nContent-Length: 4\r\n\r\n")
+	until(t, "the request to be held", func() bool {
+		return r.srv.tables.current.Load().find(appHost).open.Load() == 1
+	})
+	if _, err := io.WriteString(c, "body"); err != nil {
+		t.Fatal(err)
+	}
+	until(t, "the body to be read", func() bool {
+		r.srv.mu.Lock()
+		defer r.srv.mu.Unlock()
+		for held := range r.srv.clients {
+			return waiting(held.conn) == 0
+		}
+		return false
+	})
+	r.routes(nil, dynoServer(t, func(w http.ResponseWriter, q *http.Request) { _, _ = io.Copy(w, q.Body) }))
+	if _, body := answer(t, br, "POST"); body != "body" {
+		t.Fatal(body)
+	}
+}
+
 func TestH21RefusedAndQuarantine(t *testing.T) {
 	r := newRig(t, func(c *Config) { c.Timeouts.Quarantine = 300 * ms })
 	dead := port.Closed(t)

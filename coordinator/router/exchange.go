@@ -292,7 +292,7 @@ func (x *exchange) exchange() *failure {
 // sends it while the answer is awaited.
 func (x *exchange) send() *failure {
 	b := x.appendRequest(x.client.room[:0], x.single)
-	here := x.req.Length > 0 && x.req.Length <= int64(x.client.br.Buffered()) && x.watcher == nil
+	here := x.watcher == nil && x.req.Length > 0 && x.req.Length <= int64(x.client.br.Buffered()) // a watcher may be reading
 	if here {
 		n := len(b)
 		b = append(b, make([]byte, x.req.Length)...)
