@@ -264,6 +264,11 @@ func (s *Scheduler) Exec(_ context.Context, e Exec) (d Dyno, secret string, err 
 		}
 	}
 	if n < maxExecs {
+		// The session is there before a pass can tell the host of it: one that
+		// joins too early is turned away for good.
+		secret = s.cfg.Attach.Open(attach.Session{
+			ID: exec.ID, Host: d.Host, Attach: e.Attach, Over: func() { s.endExec(exec.ID) },
+		})
 		s.execs[exec.ID] = execution{d.Host, exec}
 		s.execsChanged++
 	}
@@ -271,9 +276,6 @@ func (s *Scheduler) Exec(_ context.Context, e Exec) (d Dyno, secret string, err 
 	if n >= maxExecs {
 		return d, "", &LimitError{maxExecs, "processes inside " + d.Name}
 	}
-	secret = s.cfg.Attach.Open(attach.Session{
-		ID: exec.ID, Host: d.Host, Attach: e.Attach, Over: func() { s.endExec(exec.ID) },
-	})
 	s.wake()
 	return d, secret, nil
 }
