@@ -21,7 +21,7 @@ type dyno struct {
 	manifold.Backend
 	open      atomic.Int64 // requests in progress on it
 	withdrawn atomic.Bool  // no table in force names it
-	until     atomic.Int64 // end of quarantine, Unix nanoseconds
+	until     atomic.Int64 // end of quarantine, nanoseconds since epoch
 	trust     atomic.Int32
 	failed    atomic.Int64 // requests in a row it did not answer
 	drained   func()
@@ -55,9 +55,13 @@ func (d *dyno) withdraw() {
 	d.reap(time.Now().Add(time.Hour))
 }
 
-func (d *dyno) quarantine(until time.Time) { d.until.Store(until.UnixNano()) }
+// epoch is what times are counted from that must not follow the host's clock
+// when that is set: a dyno would be left alone for as long as it was set back.
+var epoch = time.Now()
 
-func (d *dyno) quarantined(now time.Time) bool { return d.until.Load() > now.UnixNano() }
+func (d *dyno) quarantine(until time.Time) { d.until.Store(int64(until.Sub(epoch))) }
+
+func (d *dyno) quarantined(now time.Time) bool { return d.until.Load() > int64(now.Sub(epoch)) }
 
 // Whether a request that must not be sent twice may go on a kept connection.
 // It may if this dyno has shown that it keeps its connections open, and this

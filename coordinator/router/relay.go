@@ -94,8 +94,7 @@ func (x *exchange) upgrade() *failure {
 	if err := x.client.bw.Flush(); err != nil {
 		return h27
 	}
-	p := pipe{idle: x.srv.cfg.Timeouts.Idle}
-	p.touch()
+	p := pipe{idle: x.srv.cfg.Timeouts.Idle, began: time.Now()}
 	up := make(chan struct{})
 	go func() {
 		defer close(up)
@@ -115,12 +114,16 @@ func (x *exchange) upgrade() *failure {
 // pipe is a connection that was upgraded, in both directions.
 type pipe struct {
 	idle   time.Duration
-	last   atomic.Int64 // when a byte last went either way, Unix nanoseconds
+	began  time.Time
+	last   atomic.Int64 // when a byte last went either way, nanoseconds since began: the host's clock may be set
 	ended  atomic.Bool  // one side has sent its end
 	silent atomic.Bool  // it was ended because both were silent
 }
 
-func (p *pipe) touch() { p.last.Store(time.Now().UnixNano()) }
+func (p *pipe) touch() { p.last.Store(int64(time.Since(p.began))) }
+
+// end is when both will have been silent for too long.
+func (p *pipe) end() time.Time { return p.began.Add(time.Duration(p.last.Load()) + p.idle) }
 
 // copy moves bytes from src, those already read first, until src ends.
 func (p *pipe) copy(dst, src net.Conn, first io.Reader, count *int64) {
@@ -129,7 +132,7 @@ func (p *pipe) copy(dst, src net.Conn, first io.Reader, count *int64) {
 	in := first
 	for {
 		if in == src {
-			_ = src.SetReadDeadline(time.Unix(0, p.last.Load()).Add(p.idle))
+			_ = src.SetReadDeadline(p.end())
 		}
 		n, err := in.Read(buf[:])
 		if n > 0 {
@@ -146,7 +149,7 @@ func (p *pipe) copy(dst, src net.Conn, first io.Reader, count *int64) {
 		case err == nil:
 		case in != src:
 			in = src // the first bytes are through
-		case timedOut(err) && time.Now().UnixNano() < p.last.Load()+int64(p.idle):
+		case timedOut(err) && time.Now().Before(p.end()):
 		case timedOut(err):
 			p.silent.Store(!p.ended.Load())
 			src.Close()

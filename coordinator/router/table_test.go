@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	"manifold"
 )
@@ -415,6 +416,22 @@ func TestWithdrawnDynoTakesNoRequest(t *testing.T) {
 	d.release()
 	if d.open.Load() != 0 || drained != 1 {
 		t.Fatal(d.open.Load(), drained)
+	}
+}
+
+// TestQuarantineEndsWhenTheClockIsSetBack: it is as long as it is.
+func TestQuarantineEndsWhenTheClockIsSetBack(t *testing.T) {
+	d := newDyno(manifold.Backend{Run: "r"}, func() {})
+	d.quarantine(time.Now().Add(time.Hour))
+	after := time.Now().Add(2 * time.Hour)
+	// What time.Now() gives when the clock was set back by three hours: of a time's two
+	// readings (package time, Monotonic Clocks) that of the wall's.
+	(*struct{ wall uint64 })(unsafe.Pointer(&after)).wall -= 3 * 3600 << 30
+	if drift := time.Until(after); drift < 0 || time.Until(after.Round(0)) > 0 {
+		t.Fatal("this is not how a time is kept any more", drift)
+	}
+	if d.quarantined(after) || !d.quarantined(time.Now()) {
+		t.Fatal("it follows the host's clock")
 	}
 }
 
