@@ -297,6 +297,18 @@ func TestRoutesBeforeThePlacement(t *testing.T) {
 	}
 }
 
+// An app whose records are damaged keeps its dynos, and they their requests.
+func TestRoutesOfAFrozenApp(t *testing.T) {
+	st := world(dyno("a", "web.1", 3, up), dyno("b", "web.2", 3, starting), dyno("c", "worker.1", 3, up))
+	st.stored.apps["app"] = &app{App: st.stored.apps["app"].App, frozen: true}
+	if got := describe(plan(st)); got != "" {
+		t.Errorf("plan is %q", got)
+	}
+	if r := st.routes()[0]; r.Blank || r.WebQuantity != 2 || len(r.Backends) != 1 || r.Starting != 1 {
+		t.Errorf("its route is %+v", r)
+	}
+}
+
 // An operator who gives the platform another domain, however that is written,
 // leaves no name twice: what an app has by its own name is not also a domain.
 func TestRoutesOfAnotherDomain(t *testing.T) {

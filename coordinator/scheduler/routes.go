@@ -12,9 +12,8 @@ import (
 // routes is what routers need: of every app, the web dynos that are up and not
 // on their way out. The order is fixed, so that equal states give equal tables.
 func (st *state) routes() []manifold.Route {
-	// Routers refuse a table that has a name twice, or one not in lower case: all
-	// apps would pay for the one. A domain may have become an app's own name when
-	// the platform's domain was changed.
+	// Routers refuse a table with a name twice, or one not in lower case. A domain
+	// may have become an app's own name when the platform's domain was changed.
 	own := func(a *app) string { return strings.ToLower(a.Name + "." + st.settings.Domain) }
 	given := map[string]bool{}
 	for _, a := range st.stored.apps {
@@ -24,7 +23,7 @@ func (st *state) routes() []manifold.Route {
 	for _, a := range st.stored.apps {
 		r := &manifold.Route{
 			App: a.ID, Name: a.Name, Hosts: []string{own(a)},
-			Maintenance: a.Maintenance, Blank: a.release.Slug == "", Backends: []manifold.Backend{},
+			Maintenance: a.Maintenance, Blank: a.release.Slug == "" && !a.frozen, Backends: []manifold.Backend{},
 		}
 		for _, d := range a.Domains {
 			if !given[d.Hostname] {
@@ -45,6 +44,9 @@ func (st *state) routes() []manifold.Route {
 			continue
 		}
 		filled[slotOf(p)] = true
+		if st.stored.apps[r.App].frozen { // what it wants is not known, what there is serves on
+			r.WebQuantity++
+		}
 		switch d := st.dyno(p); {
 		case d.State == manifold.StateUp && d.Addr != "":
 			r.Backends = append(r.Backends, manifold.Backend{Run: d.Run, Dyno: p.Assignment.Dyno, Addr: d.Addr})
