@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"manifold/supervisor"
 )
 
 // A frozen dyno stands still until somebody thaws it, or its limit is over, or
@@ -62,6 +64,9 @@ func (d *driver) freeze(ctx context.Context, limit time.Duration) (freezeOrder, 
 	if err := b.Freeze(ctx); err != nil {
 		return order, errors.Join(err, d.release(b))
 	}
+	if up, _ := d.running(); up != b { // told to end while the coordinator was told: it must hear that
+		return order, errors.Join(cannot(d, "is not up any more"), d.release(b))
+	}
 	d.log.Info("frozen", "run", b.Run(), "until", order.Until)
 	return order, nil
 }
@@ -83,9 +88,11 @@ func (d *driver) thawOverdue(b box) error {
 	return d.release(b)
 }
 
+// overdue is also true of one that is to end: it may have been frozen just then.
 func (d *driver) overdue() bool {
 	until := d.frozen()
-	return !until.IsZero() && !time.Now().Before(until)
+	_, _, state := d.held()
+	return !until.IsZero() && (state != supervisor.Up || !time.Now().Before(until))
 }
 
 // release does what thaw says. The caller holds freezing.

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"manifold"
+	"manifold/agent/door"
 )
 
 // Two people freeze and thaw at the same moment: whoever is last is heeded, and
@@ -35,6 +36,35 @@ func TestFreezeAndThawAtOnce(t *testing.T) {
 		_, err := readFreeze(box.Dir())
 		if box.still.Load() || !errors.Is(err, fs.ErrNotExist) {
 			t.Errorf("it stands still: %v; its order: %v", box.still.Load(), err)
+		}
+	})
+}
+
+// TestFreezeOfADynoThatIsToldToEnd: what is frozen as it gets SIGTERM would
+// never see it, and be killed at the end of its grace.
+func TestFreezeOfADynoThatIsToldToEnd(t *testing.T) {
+	inTime(t, func(t *testing.T, w *world) {
+		a := fakeAssignment()
+		agent := w.start()
+		w.want(a)
+		w.until(func() bool { return w.dyno(a).State == manifold.StateUp })
+		box := w.host.only(t)
+		box.slow = 20 * time.Second
+		box.onFreeze = func() {
+			if err := agent.Stop(a.ID, 0); err != nil {
+				t.Error(err)
+			}
+			w.until(func() bool { return w.dyno(a).State == manifold.StateStopping })
+		}
+		var refused *door.Refusal
+		if _, err := agent.Freeze(t.Context(), a.ID, time.Minute); !errors.As(err, &refused) || box.still.Load() {
+			t.Errorf("it says %v; it stands still: %v", err, box.still.Load())
+		}
+		box.still.Store(true) // one that was frozen between its SIGTERM and the moment it shows
+		agent.driver(a.ID).setFrozen(time.Now().Add(time.Minute))
+		time.Sleep(reconcileEvery + time.Second)
+		if box.still.Load() {
+			t.Error("it stands still until it is killed")
 		}
 	})
 }
