@@ -346,17 +346,16 @@ func TestImageThatIsWantedWhileOthersAreCollected(t *testing.T) {
 		agent := w.start()
 		a := fakeAssignment()
 		a.Layers = []manifold.Image{{Digest: "sha256:old"}}
-		before, after := true, false
+		kept := make(chan bool)
 		w.images.collect = func(keep func(string) bool) {
-			before = keep("sha256:old")
+			kept <- keep("sha256:old")
 			w.want(a)
-			after = keep("sha256:old")
+			kept <- keep("sha256:old")
 		}
 		ctx, cancel := context.WithCancel(agent.ctx)
+		defer cancel()
 		agent.work.Go(func() { agent.collectImages(ctx) })
-		time.Sleep(10*time.Minute + time.Second)
-		cancel()
-		if before || !after {
+		if before, after := <-kept, <-kept; before || !after {
 			t.Errorf("it is kept before it is wanted: %v; when it is: %v", before, after)
 		}
 	})
