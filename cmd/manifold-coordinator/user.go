@@ -20,7 +20,10 @@ import (
 )
 
 func userCommand() *cobra.Command {
-	c := &cobra.Command{Use: "user", Short: "Who may use this platform", Args: cobra.NoArgs}
+	c := &cobra.Command{
+		Use: "user", Short: "Who may use this platform",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // a word that is no command is an error
+	}
 	c.AddCommand(userAddCommand(), userListCommand(), userPasswordCommand(), userRemoveCommand())
 	return c
 }

@@ -33,3 +33,14 @@ func TestCtrlCWhileAsked(t *testing.T) {
 		t.Error("it waits on")
 	}
 }
+
+// A word that is no command is an error, not a page of help and success: a script
+// that says "user delete" must not believe that somebody's access has ended.
+func TestUnknownUserCommand(t *testing.T) {
+	cmd := command()
+	cmd.SetArgs([]string{"user", "delete", "grace@example.com"})
+	cmd.SetOut(io.Discard)
+	if err := cmd.Execute(); err == nil {
+		t.Error("user delete is taken for done")
+	}
+}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,18 @@ func TestEveryCommandHasAPage(t *testing.T) {
 	for _, f := range []string{bash, filepath.Join(dir, "zsh/vendor-completions/_manifold"), filepath.Join(dir, "fish/vendor_completions.d/manifold.fish")} {
 		if info, err := os.Stat(f); err != nil || info.Size() < 1000 {
 			t.Errorf("%s: %v", f, err)
+		}
+	}
+}
+
+// A word that is no command is an error wherever commands have some below them.
+func TestUnknownCommands(t *testing.T) {
+	for _, group := range []string{"stack", "host", "scheduler"} {
+		root := command(manifold.FromEnv(), nil)
+		root.SetArgs([]string{group, "nonsense"})
+		root.SetOut(io.Discard)
+		if err := root.Execute(); err == nil {
+			t.Errorf("manifold %s nonsense is taken for done", group)
 		}
 	}
 }

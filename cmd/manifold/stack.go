@@ -15,7 +15,10 @@ import (
 
 func stackCommand(settings manifold.Settings) *cobra.Command {
 	dir := filepath.Join(settings.Home, "stacks")
-	cmd := &cobra.Command{Use: "stack", Short: "Build and list stack images"}
+	cmd := &cobra.Command{
+		Use: "stack", Short: "Build and list stack images",
+		Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }, // a word that is no command is an error
+	}
 	cmd.AddCommand(stackListCommand(dir), stackBuildCommand(dir))
 	return cmd
 }
