@@ -56,7 +56,7 @@ func (t *tool) stopCommand() *cobra.Command {
 	cmd := t.onDyno("stop DYNO", "Stop a dyno now: SIGTERM, its grace, SIGKILL", nil)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		query := url.Values{}
-		if grace > 0 {
+		if cmd.Flags().Changed("grace") { // the agent says which there may be
 			query.Set("grace", grace.String())
 		}
 		return t.actOn(cmd.Context(), args[0], "stop", query)
