@@ -253,14 +253,9 @@ func listens(table io.Reader, port int) bool {
 		if len(fields) < 4 || fields[3] != "0A" {
 			continue
 		}
-		addr, hexPort, _ := strings.Cut(fields[1], ":")
-		n, err := strconv.ParseUint(hexPort, 16, 16)
-		if err != nil || int(n) != port {
-			continue
-		}
-		v4Loopback := len(addr) == 8 && strings.HasSuffix(addr, "7F")
-		v6Loopback := addr == "00000000000000000000000001000000"
-		if !v4Loopback && !v6Loopback {
+		// ::ffff:127.0.0.1 is loopback, too: what a JVM makes of 127.0.0.1.
+		addr, ok := socketAddr(fields[1])
+		if ok && int(addr.Port()) == port && !addr.Addr().IsLoopback() {
 			return true
 		}
 	}

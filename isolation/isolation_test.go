@@ -354,14 +354,16 @@ func TestListeningAndReach(t *testing.T) {
 	if data, err := io.ReadAll(conn); string(data) != "hi\n" {
 		t.Errorf("got %q, %v", data, err)
 	}
-	loopback := r.start("nc -l -p 31337 127.0.0.1")
-	for deadline := time.Now().Add(patience); !slices.Contains(loopback.Listeners(), "127.0.0.1:31337"); time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal("nobody listens on the dyno's loopback")
+	for _, addr := range []string{"127.0.0.1", "::ffff:127.0.0.1"} {
+		loopback := r.start("nc -l -p 31337 " + addr)
+		for deadline := time.Now().Add(patience); !slices.Contains(loopback.Listeners(), "127.0.0.1:31337"); time.Sleep(10 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("nobody listens on the dyno's loopback; it said:\n%s", r.output(loopback))
+			}
 		}
-	}
-	if up, _ := loopback.Listening(31337); up {
-		t.Error("a listener on the dyno's loopback counts as reachable")
+		if up, _ := loopback.Listening(31337); up {
+			t.Errorf("a listener on %s, the dyno's loopback, counts as reachable", addr)
+		}
 	}
 }
 
