@@ -159,11 +159,22 @@ func uplinks() ([]string, error) {
 		if r.Dst != nil && !r.Dst.IP.IsUnspecified() {
 			continue
 		}
-		link, err := netlink.LinkByIndex(r.LinkIndex)
-		if err != nil {
-			return nil, fmt.Errorf("find uplink: %w", err)
+		// A route by several links names each as a hop, one that only refuses
+		// (unreachable, blackhole) names none.
+		links := []int{r.LinkIndex}
+		for _, hop := range r.MultiPath {
+			links = append(links, hop.LinkIndex)
 		}
-		names = append(names, link.Attrs().Name)
+		for _, index := range links {
+			if index == 0 {
+				continue
+			}
+			link, err := netlink.LinkByIndex(index)
+			if err != nil {
+				return nil, fmt.Errorf("find uplink: %w", err)
+			}
+			names = append(names, link.Attrs().Name)
+		}
 	}
 	return names, nil
 }

@@ -3,8 +3,10 @@ package isolation_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -64,5 +66,31 @@ func TestTracesOfABusyHost(t *testing.T) {
 		if len(traces.Links) != 1 || traces.Links[0].Slot != 3 {
 			t.Fatalf("its links are %+v", traces.Links)
 		}
+	}
+}
+
+// TestUplinksOfEveryKindOfRoute: a host whose way out is a route by several
+// links, or that also has one which only refuses, is a host like others.
+func TestUplinksOfEveryKindOfRoute(t *testing.T) {
+	r := newRig(t)
+	o := &outside{t: t, name: fmt.Sprintf("ways%d", os.Getpid()%100_000)}
+	o.run("ip netns add " + o.name)
+	t.Cleanup(func() { o.run("ip netns del " + o.name) })
+	for _, command := range []string{
+		"link add up1 type veth peer name up2", "addr add 192.0.2.1/30 dev up1", "addr add 192.0.2.5/30 dev up2", "link set up1 up", "link set up2 up",
+		"route add default nexthop via 192.0.2.2 dev up1 nexthop via 192.0.2.6 dev up2",
+		"route add unreachable default metric 1000",
+	} {
+		o.run("ip -n " + o.name + " " + command)
+	}
+	ns, err := netns.GetFromName(o.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ns.Close()
+	var traces isolation.Traces
+	in(t, ns, func() (err error) { traces, err = isolation.FindTraces(r.cfg); return err })
+	if uplinks := slices.Sorted(maps.Keys(traces.Forwarding)); !slices.Equal(uplinks, []string{"up1", "up2"}) {
+		t.Errorf("its uplinks are %q", uplinks)
 	}
 }
