@@ -183,7 +183,7 @@ func addLink(t *testing.T, addr string) {
 }
 
 // TestStartOnADiskThatIsFullOrReadOnly: a clear error, nothing left, and dynos
-// that run go on.
+// that run go on; how one ends is known.
 func TestStartOnADiskThatIsFullOrReadOnly(t *testing.T) {
 	r := newRig(t)
 	dir := filepath.Dir(r.cfg.Dir) + "/disk"
@@ -209,13 +209,21 @@ func TestStartOnADiskThatIsFullOrReadOnly(t *testing.T) {
 	r.run("true") // the template is there
 	// What the kernel still holds of that one would be free again later.
 	r.same("before the disk fills", map[string]int{"loop devices": 0})
+	ending := r.start("trap 'exit 7' TERM; echo ready; sleep 1000 & wait")
+	r.said(ending, "ready")
 	filler := filepath.Join(dir, "filler")
 	full := exec.Command("dd", "if=/dev/zero", "of="+filler, "bs=4k")
 	if err := full.Run(); err == nil {
 		t.Fatal("the disk does not fill")
 	}
 	r.refused("a full disk", "no space left")
-	if err := os.Remove(filler); err != nil {
+	if err := ending.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if exit := r.wait(ending); exit.Status != 7 {
+		t.Errorf("on a full disk a dyno's exit is %+v, want status 7", exit)
+	}
+	if err := errors.Join(os.Remove(filler), ending.Remove()); err != nil {
 		t.Fatal(err)
 	}
 	err := error(unix.EBUSY) // the kernel may hold the writable layers of the dynos before for a moment

@@ -50,6 +50,9 @@ func newDyno(place boot.Place, fds descriptors) (*dyno, error) {
 	if d.logDir, err = openDir(d.dir, boot.LogName); err != nil {
 		return nil, fmt.Errorf("open log directory: %w", err)
 	}
+	if err := d.keepRoom(); err != nil {
+		return nil, fmt.Errorf("keep room for the exit record: %w", err)
+	}
 	if d.door, err = listen(d.dir); err != nil {
 		return nil, err
 	}
@@ -214,32 +217,61 @@ func (d *dyno) reapOne(ended chan<- boot.Record) {
 	}
 }
 
-// write leaves the exit record, whole or not at all. On a full disk it tries
-// again for a while: the log segments may be dropped for it, the truth of how
-// the dyno ended may not.
+// keepRoom has the exit record's room on disk before anything runs: how the
+// dyno ended must be told also where somebody has filled the host's disk
+// meanwhile, such as the dyno's own writable layer.
+func (d *dyno) keepRoom() error {
+	const room = 32 << 10 // for what seeMemory sees, too
+	f, err := d.openRecord()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	err = unix.EINTR
+	for err == unix.EINTR { // the runtime's own signals come at any time
+		err = unix.Fallocate(int(f.Fd()), unix.FALLOC_FL_KEEP_SIZE, 0, room)
+	}
+	if err == unix.EOPNOTSUPP {
+		return nil
+	}
+	return err
+}
+
+// write leaves the exit record, whole or not at all. Where its room was not
+// enough, on a full disk, it tries again for a while: the truth of how the dyno
+// ended may not be dropped.
 func (d *dyno) write(record boot.Record) {
 	data, err := json.Marshal(record)
 	if err != nil {
 		return
 	}
-	const temp = boot.RecordName + ".new"
 	for range 20 {
-		if d.writeFile(temp, data) == nil && unix.Renameat(int(d.dir.Fd()), temp, int(d.dir.Fd()), boot.RecordName) == nil {
+		if d.writeRecord(data) == nil && unix.Renameat(int(d.dir.Fd()), tempRecord, int(d.dir.Fd()), boot.RecordName) == nil {
 			return
 		}
 		time.Sleep(500 * time.Millisecond)
 	}
 }
 
-func (d *dyno) writeFile(name string, data []byte) error {
-	fd, err := unix.Openat(int(d.dir.Fd()), name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+func (d *dyno) writeRecord(data []byte) error {
+	f, err := d.openRecord()
 	if err != nil {
 		return err
 	}
-	f := os.NewFile(uintptr(fd), name)
 	defer f.Close()
 	_, err = f.Write(data)
 	return err
+}
+
+const tempRecord = boot.RecordName + ".new"
+
+// openRecord opens the record's file until it is whole, and leaves it its room.
+func (d *dyno) openRecord() (*os.File, error) {
+	fd, err := unix.Openat(int(d.dir.Fd()), tempRecord, unix.O_WRONLY|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), tempRecord), nil
 }
 
 // pipeSize is how much output waits in the kernel, in bytes.
