@@ -301,7 +301,7 @@ func copyLines(r *os.File, w *segment.Writer) uint64 {
 			w.Buffer(now, bytes.TrimSuffix(rest[:i], []byte{'\r'}))
 			rest = rest[i+1:]
 		}
-		for len(rest) >= segment.MaxLine {
+		for len(rest) > segment.MaxLine+len("\r") { // else its end may be all that is missing
 			w.Buffer(now, rest[:segment.MaxLine])
 			rest = rest[segment.MaxLine:]
 		}
