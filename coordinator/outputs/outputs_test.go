@@ -166,32 +166,6 @@ func TestServe(t *testing.T) {
 	}
 }
 
-// connection notes until when it may be written to.
-type connection struct {
-	*httptest.ResponseRecorder
-	until time.Time
-}
-
-func (c *connection) SetWriteDeadline(t time.Time) error {
-	c.until = t
-	return nil
-}
-
-// A reader may use the connection for other things next, as late as it likes.
-func TestAReadersConnectionIsLeftAsItWas(t *testing.T) {
-	r, name := open(t), rand.Text()
-	o, err := r.Create(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	write(t, o, "all")
-	o.Close()
-	c := &connection{ResponseRecorder: httptest.NewRecorder()}
-	if r.ServeHTTP(c, httptest.NewRequest(http.MethodGet, "/outputs/"+name, nil)); c.Body.String() != "all" || !c.until.IsZero() {
-		t.Errorf("%q was read, and the connection is good until %s", c.Body, c.until)
-	}
-}
-
 // An error may be logged; the name that is the key to an output must not.
 func TestErrorsHideNames(t *testing.T) {
 	r, name := open(t), rand.Text()

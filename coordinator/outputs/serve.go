@@ -43,7 +43,6 @@ func (r *Room) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_ = r.Copy(req.Context(), name, s) // its reader left, which is no error of ours
 	close(done)
 	beating.Wait()
-	_ = s.control.SetWriteDeadline(time.Time{}) // the connection may serve others next
 }
 
 // there waits a little for an output that its reader was told of before it
