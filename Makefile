@@ -42,14 +42,14 @@ DESTDIR :=
 PREFIX  := /usr/local
 
 .PHONY: install
-install: build ## Put programs, units, settings, completion and docs in place (DESTDIR, PREFIX)
+install: build ## Put programs, units, settings, man pages, completions and docs in place (DESTDIR, PREFIX)
 	@install -Dt '$(DESTDIR)$(PREFIX)/bin' $(BIN)/manifold $(BIN)/manifold-agent $(BIN)/manifold-coordinator
 	@install -Dm644 -t '$(DESTDIR)$(PREFIX)/lib/systemd/system' cmd/units/manifold*.{service,socket,slice}
 	@sed -i 's,/usr/\(bin\|share\)/,$(PREFIX)/\1/,' '$(DESTDIR)$(PREFIX)'/lib/systemd/system/manifold-*.service
 	@install -Dm644 cmd/units/manifold.sysusers '$(DESTDIR)$(PREFIX)/lib/sysusers.d/manifold.conf'
 	@for f in cmd/units/etc/*.env; do \
 		[ -e "$(DESTDIR)/etc/manifold/$${f##*/}" ] || install -Dm600 -t '$(DESTDIR)/etc/manifold' $$f; done
-	@$(BIN)/manifold completion bash | install -Dm644 /dev/stdin '$(DESTDIR)$(PREFIX)/share/bash-completion/completions/manifold'
+	@umask 022 && $(BIN)/manifold man '$(DESTDIR)$(PREFIX)/share'
 	@install -Dm644 -t '$(DESTDIR)$(PREFIX)/share/doc/manifold' README.md docs/*.md
 	@[ -n '$(DESTDIR)' ] || echo 'Installed. Next: systemd-sysusers && systemctl daemon-reload, then $(PREFIX)/share/doc/manifold/hosts.md'
 
