@@ -52,13 +52,13 @@ func (t *tool) doctor(ctx context.Context, fix bool) error {
 	if err == nil && os.Geteuid() != 0 {
 		err = errors.New("only root can examine a host")
 	}
+	var findings []doctor.Finding
+	if err == nil {
+		findings, err = lasting(ctx, cfg)
+	}
 	if err != nil {
 		fmt.Fprintln(t.errOut, "manifold:", err)
 		return &Exit{2}
-	}
-	findings, err := lasting(ctx, cfg)
-	if err != nil {
-		return err
 	}
 	d := diagnosis{Findings: findings}
 	if fix {
