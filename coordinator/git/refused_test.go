@@ -106,3 +106,36 @@ func TestAnObjectThatClaimsToBeHuge(t *testing.T) {
 		t.Errorf("%s, %v: %q", res.Status, err, said)
 	}
 }
+
+// Who keeps the places of half of all requests leaves the others' to others.
+func TestAUserLeavesPlacesToOthers(t *testing.T) {
+	r := newRig(t)
+	for range maxOfUser {
+		if !r.server.admit("alice") {
+			t.Fatal("no place is left")
+		}
+	}
+	ask := func(app, token string) int {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.http.URL+"/"+app+".git/info/refs?service=git-upload-pack", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth("", token)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	if status := ask("demo", token); status != http.StatusServiceUnavailable {
+		t.Errorf("alice's next is answered with %d", status)
+	}
+	if status := ask("bobs", otherTok); status != http.StatusOK {
+		t.Errorf("bob's is answered with %d", status)
+	}
+	r.server.leave("alice")
+	if status := ask("demo", token); status != http.StatusOK {
+		t.Errorf("alice's is answered with %d when one of hers is through", status)
+	}
+}

@@ -45,17 +45,22 @@ type Config struct {
 	Log     *slog.Logger
 }
 
-// maxProcesses bounds the git processes that run at one time.
-const maxProcesses = 64
+// A client may keep its place for as long as it sends, reads or is built for: so
+// there is a bound for all, and one for each user that leaves others a place.
+const (
+	maxServed = 64
+	maxOfUser = maxServed / 2
+)
 
 // Server serves git over smart HTTP. It is safe for use by several
 // goroutines.
 type Server struct {
-	cfg   Config
-	git   string // path of the binary
-	slots chan struct{}
+	cfg Config
+	git string // path of the binary
 
 	mu     sync.Mutex
+	served int              // requests that have a git process
+	of     map[string]int   // User.ID → those of them that are that user's
 	pushes map[string]*push // by the secret their hook knows
 	busy   map[string]bool  // App.ID: a push is being judged
 	repos  sync.Mutex       // held while a repository is made or removed
@@ -76,7 +81,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Dir, err = filepath.Abs(cfg.Dir); err != nil {
 		return nil, fmt.Errorf("find the repositories: %w", err)
 	}
-	s := &Server{cfg: cfg, git: binary, slots: make(chan struct{}, maxProcesses), pushes: map[string]*push{}, busy: map[string]bool{}}
+	s := &Server{cfg: cfg, git: binary, of: map[string]int{}, pushes: map[string]*push{}, busy: map[string]bool{}}
 	if err := os.MkdirAll(s.hooks(), 0o700); err != nil {
 		return nil, fmt.Errorf("make the directory of repositories: %w", err)
 	}
@@ -183,15 +188,33 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		s.fail(w, r, "make the repository", err)
 		return
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	default:
+	if !s.admit(user.ID) {
 		refuse(w, http.StatusServiceUnavailable, "Too many pushes and fetches are running. Try again in a minute.")
 		return
 	}
+	defer s.leave(user.ID)
 	from, _, _ := net.SplitHostPort(r.RemoteAddr)
 	s.serve(w, r, t, pusher{user, from, token.ID}, app)
+}
+
+func (s *Server) admit(user string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.served == maxServed || s.of[user] == maxOfUser {
+		return false
+	}
+	s.served++
+	s.of[user]++
+	return true
+}
+
+func (s *Server) leave(user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.served--
+	if s.of[user]--; s.of[user] == 0 {
+		delete(s.of, user)
+	}
 }
 
 // authenticate takes the token from the password, as git sends it.
