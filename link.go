@@ -254,7 +254,7 @@ func (l *Link) Stream(ctx context.Context, path string, each func(line []byte) e
 	}
 	defer res.Body.Close()
 	lines := bufio.NewScanner(res.Body)
-	lines.Buffer(make([]byte, 64<<10), MaxWireBody)
+	lines.Buffer(make([]byte, 64<<10), MaxWireValue)
 	for lines.Scan() {
 		silence.Reset(StreamSilence)
 		if len(lines.Bytes()) == 0 {

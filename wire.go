@@ -24,8 +24,13 @@ import "time"
 //	  POST /fleet/v1/logs       LogBatch ─────────────▶
 //
 // An error is answered as ErrorBody. Bodies are bounded by MaxWireBody, but
-// for images, inputs and outputs, which are bounded by their own limits.
-const MaxWireBody = 16 << 20
+// for images, inputs and outputs, which are bounded by their own limits, and the
+// values of a stream by MaxWireValue: a host is told all that it runs in one,
+// and an app's config vars, 64 KB of them, may be six times as long in JSON.
+const (
+	MaxWireBody  = 16 << 20
+	MaxWireValue = 256 << 20
+)
 
 // JoinRequest asks for a certificate. Token is what the coordinator printed;
 // its part behind the dot is the CA's fingerprint, by which the caller knows

@@ -59,6 +59,8 @@ type Server struct {
 	disk     sync.Mutex     // one writer below observed
 	sessions sync.WaitGroup // handlers of attach, whose connections http.Server lets go of
 
+	maxValue int // bytes of what is told in one message, without its head
+
 	mu       sync.Mutex
 	revision int64 // the last one given; shared by desired and routes
 	hosts    map[string]*host
@@ -75,7 +77,7 @@ func Open(cfg Config) (*Server, error) {
 		// Peers compare revisions across our restarts, so they must go on growing.
 		revision: time.Now().UnixNano(),
 		hosts:    map[string]*host{}, routers: map[string]*router{}, jobs: map[string]*Job{},
-		routes: newCell(),
+		routes: newCell(), maxValue: manifold.MaxWireValue - 1024,
 	}
 	if err := os.RemoveAll(cfg.JobsDir); err != nil {
 		return nil, fmt.Errorf("empty the jobs' directory: %w", err)

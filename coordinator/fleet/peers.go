@@ -104,7 +104,7 @@ func (s *Server) SetDesired(id string, d manifold.Desired) (int64, error) {
 	if d.Assignments == nil {
 		d.Assignments = []manifold.Assignment{}
 	}
-	body, err := bounded(struct { // as the end of manifold.Desired
+	body, err := s.encode(struct { // as the end of manifold.Desired
 		Assignments []manifold.Assignment `json:"assignments"`
 		Execs       []manifold.Exec       `json:"execs,omitempty"`
 		Cycling     []string              `json:"cycling,omitempty"`
@@ -133,7 +133,7 @@ func (s *Server) SetRoutes(routes []manifold.Route) (int64, error) {
 	if routes == nil {
 		routes = []manifold.Route{}
 	}
-	body, err := bounded(routes)
+	body, err := s.encode(routes)
 	if err != nil {
 		return 0, fmt.Errorf("tell routers the routes: %w", err)
 	}
@@ -148,10 +148,10 @@ func (s *Server) SetRoutes(routes []manifold.Route) (int64, error) {
 	})
 }
 
-func bounded(v any) ([]byte, error) {
+func (s *Server) encode(v any) ([]byte, error) {
 	body, err := json.Marshal(v)
-	if err == nil && len(body) > manifold.MaxWireBody-1024 {
-		err = fmt.Errorf("%d bytes are more than one message may hold (%d)", len(body), manifold.MaxWireBody)
+	if err == nil && len(body) > s.maxValue {
+		err = fmt.Errorf("%d bytes are more than one message may hold (%d)", len(body), s.maxValue)
 	}
 	return body, err
 }

@@ -91,8 +91,12 @@ func TestSlowReaderGetsTheNewestOnly(t *testing.T) {
 
 func TestDesiredThatDoesNotFitIsRefused(t *testing.T) {
 	r := newRig(t)
-	_, err := r.SetDesired(uuid.NewString(), manifold.Desired{Assignments: []manifold.Assignment{{Command: strings.Repeat("x", manifold.MaxWireBody)}}})
-	if err == nil {
+	tell := func() error {
+		_, err := r.SetDesired(uuid.NewString(), manifold.Desired{Assignments: []manifold.Assignment{{Command: strings.Repeat("x", 1<<20)}}})
+		return err
+	}
+	must(t, tell())
+	if r.maxValue = 1 << 20; tell() == nil {
 		t.Fatal("a message no reader can take was accepted")
 	}
 }
