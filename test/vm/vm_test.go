@@ -18,6 +18,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -69,7 +70,7 @@ func TestGuest(t *testing.T) {
 	from, to := io.Pipe()
 	booted := make(chan error, 1)
 	go func() {
-		err := boot(ctx, img, work, console, to)
+		err := bootUntilHeard(ctx, t, img, work, console, to)
 		to.Close()
 		booted <- err
 	}()
@@ -84,3 +85,38 @@ func TestGuest(t *testing.T) {
 }
 
 var errTooLong = context.DeadlineExceeded
+
+// wordLimit is how long a guest may take to its first word: three times the
+// longest seen, on a busy machine.
+const wordLimit = 8 * time.Minute
+
+// bootUntilHeard boots anew a guest that says nothing, and says so: an emulated
+// kernel stands still now and then before anything of ours runs in it. One that
+// has spoken is not booted again.
+func bootUntilHeard(ctx context.Context, t *testing.T, img image, work, console string, to io.Writer) (err error) {
+	for range 3 {
+		var heard atomic.Bool
+		attempt, cancel := context.WithCancel(ctx)
+		timer := time.AfterFunc(wordLimit, func() {
+			if !heard.Load() {
+				cancel()
+			}
+		})
+		err = boot(attempt, img, work, console, writerFunc(func(p []byte) (int, error) {
+			heard.Store(true)
+			return to.Write(p)
+		}))
+		timer.Stop()
+		cancel()
+		if heard.Load() || ctx.Err() != nil {
+			return err
+		}
+		text, _ := os.ReadFile(console)
+		t.Logf("the guest said nothing and is booted again: %v; the end of its console:\n%s", err, text[max(0, len(text)-2<<10):])
+	}
+	return err
+}
+
+type writerFunc func(p []byte) (int, error)
+
+func (f writerFunc) Write(p []byte) (int, error) { return f(p) }
