@@ -94,7 +94,7 @@ const wordLimit = 8 * time.Minute
 // kernel stands still now and then before anything of ours runs in it. One that
 // has spoken is not booted again.
 func bootUntilHeard(ctx context.Context, t *testing.T, img image, work, console string, to io.Writer) (err error) {
-	for range 3 {
+	for n := range 3 {
 		var heard atomic.Bool
 		attempt, cancel := context.WithCancel(ctx)
 		timer := time.AfterFunc(wordLimit, func() {
@@ -112,7 +112,7 @@ func bootUntilHeard(ctx context.Context, t *testing.T, img image, work, console 
 			return err
 		}
 		text, _ := os.ReadFile(console)
-		t.Logf("the guest said nothing and is booted again: %v; the end of its console:\n%s", err, text[max(0, len(text)-2<<10):])
+		t.Logf("boot %d of 3: the guest said nothing: %v; the end of its console:\n%s", n+1, err, text[max(0, len(text)-2<<10):])
 	}
 	return err
 }
